@@ -1,3 +1,85 @@
-"""Private AI inside your app: summarise, analyse and generate on the user's own device, with no network."""
+"""Private AI inside your app: summarise, analyse and generate on the user's own device, with no network.
 
-__version__ = "0.1.0"
+```python
+from ondevice_sdk import Client, models
+
+models.pull("smollm2-135m-instruct")  # the only call that may open a connection
+with Client() as ai:
+    print(ai.summarise(open("letter.txt").read()).text)
+```
+"""
+
+from ondevice_sdk import errors, models
+from ondevice_sdk._version import __version__
+from ondevice_sdk.aio import AsyncChat, AsyncClient, AsyncStream
+from ondevice_sdk.chat import Chat
+from ondevice_sdk.client import Client
+from ondevice_sdk.errors import *  # noqa: F403  # every error is public
+from ondevice_sdk.errors import __all__ as _errors
+from ondevice_sdk.stream import Stream
+from ondevice_sdk.tasks.forms import Entities, KeyPhrases, Languages, PersonalData, Sentiment, Topics
+from ondevice_sdk.types import (
+    Analysis,
+    Availability,
+    Candidate,
+    Completed,
+    Coverage,
+    DeviceProfile,
+    Generation,
+    JsonValue,
+    Mechanism,
+    Message,
+    ModelInfo,
+    Point,
+    PrivacyReport,
+    Progress,
+    PromptProgress,
+    Receipt,
+    Selection,
+    Span,
+    Summary,
+    TextDelta,
+    ToolCall,
+    Usage,
+)
+
+__all__ = [
+    "Analysis",
+    "AsyncChat",
+    "AsyncClient",
+    "AsyncStream",
+    "Availability",
+    "Candidate",
+    "Chat",
+    "Client",
+    "Completed",
+    "Coverage",
+    "DeviceProfile",
+    "Entities",
+    "Generation",
+    "JsonValue",
+    "KeyPhrases",
+    "Languages",
+    "Mechanism",
+    "Message",
+    "ModelInfo",
+    "PersonalData",
+    "Point",
+    "PrivacyReport",
+    "Progress",
+    "PromptProgress",
+    "Receipt",
+    "Selection",
+    "Sentiment",
+    "Span",
+    "Stream",
+    "Summary",
+    "TextDelta",
+    "ToolCall",
+    "Topics",
+    "Usage",
+    "__version__",
+    "errors",
+    "models",
+    *_errors,
+]

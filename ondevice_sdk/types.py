@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal
+from typing import Any, Generic, Literal, TypeAlias
 
 from typing_extensions import TypeVar
 
@@ -19,6 +19,7 @@ __all__ = [
     "Coverage",
     "DeviceProfile",
     "Generation",
+    "JsonValue",
     "Mechanism",
     "Message",
     "ModelInfo",
@@ -39,6 +40,8 @@ __all__ = [
 ]
 
 T = TypeVar("T", default=str)
+
+JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 
 PrivacyLevel = Literal["strict", "guarded", "off"]
 Isolation = Literal["process", "thread"]

@@ -229,6 +229,10 @@ class ModelRunner(ABC):
     cache_tokens: int  # room of the KV cache, shared by all sequences
     max_sequences: int
     max_batch_tokens: int  # most rows of one `forward`
+    max_logits: int = 64  # most rows of one `forward` whose logits are wanted; at least `max_sequences`
+    # A sequence beyond `max_sequences` with a cache of its own, for runtimes where what the others hold in the shared
+    # cache changes the last bits of a result. None: it changes nothing. No `kv_copy` from it or to it.
+    isolated_sequence: int | None = None
     vocabulary: int
     end_tokens: frozenset[int]  # tokens that end an answer
     begin_token: int | None = None  # put before a raw prompt

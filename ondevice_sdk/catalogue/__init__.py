@@ -1,0 +1,130 @@
+"""The catalogue: which models the SDK knows, how big they are, where their files come from and under which terms."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib.resources
+import re
+import tomllib
+from collections import Counter
+from typing import get_args
+
+from ondevice_sdk.catalogue.plain import build
+from ondevice_sdk.catalogue.spec import Artifact, ModelSpec, Precision, Variant
+from ondevice_sdk.errors import ConfigurationError
+
+__all__ = ["DEFAULT", "Artifact", "ModelSpec", "Precision", "Variant", "get", "load", "parse", "split_name"]
+
+DEFAULT = "smollm2-135m-instruct"  # the smallest, and the one whose file was checked
+
+_NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
+_SOURCE = re.compile(
+    r"pypi:[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+/[^\s]+"
+    r"|hf:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+/[^\s]+"
+    r"|https://[^\s/]+/[^\s]+"
+    r"|file:[^\n]+"
+)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@functools.cache
+def load() -> tuple[ModelSpec, ...]:
+    """The models of the catalogue that ships with the package, in its order (small to large within a family)."""
+    text = (importlib.resources.files(__package__) / "models.toml").read_text(encoding="utf-8")
+    return parse(text, where="models.toml")
+
+
+def parse(text: str, where: str = "catalogue") -> tuple[ModelSpec, ...]:
+    """Read a catalogue in TOML: an array of tables `model`, with the fields of `ModelSpec`.
+
+    Raises:
+        ConfigurationError: it is not TOML, has unknown or missing keys, wrong types, or contradicts itself.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
+    if unknown := sorted(set(document) - {"model"}):
+        raise ConfigurationError(f"{where}: unknown key {unknown[0]!r}")
+    tables = document.get("model", [])
+    if not isinstance(tables, list):
+        raise ConfigurationError(f"{where}: 'model' is an array of tables")
+    specs = tuple(build(ModelSpec, table, f"{where}: model[{index}]") for index, table in enumerate(tables))
+    for spec in specs:
+        _check(spec, where)
+    if twice := [name for name, count in Counter(spec.name for spec in specs).items() if count > 1]:
+        raise ConfigurationError(f"{where}: the name {twice[0]!r} is used twice")
+    return specs
+
+
+def get(name: str) -> ModelSpec:
+    """The model of that name (without a variant).
+
+    Raises:
+        ConfigurationError: there is none; the message names the nearest ones.
+    """
+    specs = {spec.name: spec for spec in load()}
+    if name in specs:
+        return specs[name]
+    near = difflib.get_close_matches(name, specs, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the catalogue has: {', '.join(specs)}"
+    raise ConfigurationError(f"there is no model {name!r} in the catalogue", hint=hint)
+
+
+def split_name(name: str) -> tuple[str, Precision | None]:
+    """Take a name with an optional variant apart: `"llama-3.2-1b-instruct:int4"`.
+
+    Does not say whether the model exists.
+
+    Raises:
+        ConfigurationError: the part after the colon is not a variant, or there is no name.
+    """
+    base, colon, variant = name.partition(":")
+    if not base:
+        raise ConfigurationError(f"{name!r} is not the name of a model")
+    if not colon:
+        return base, None
+    for known in get_args(Precision):
+        if variant == known:
+            return base, known
+    raise ConfigurationError(
+        f"{variant!r} is not a variant", hint=f"write {base}:{' or '.join(str(known) for known in get_args(Precision))}"
+    )
+
+
+def _check(spec: ModelSpec, where: str) -> None:
+    """What types cannot say."""
+
+    def fail(problem: str) -> None:
+        raise ConfigurationError(f"{where}: {spec.name}: {problem}")
+
+    if not _NAME.fullmatch(spec.name):
+        fail("a name has small letters, digits, dots and dashes")
+    shape = spec.shape
+    numbers = (shape.parameters, shape.layers, shape.width, shape.heads, shape.kv_heads, shape.head_dim)
+    if min(*numbers, shape.feed_forward, shape.vocabulary, shape.context_tokens) <= 0:
+        fail("every dimension of the shape is positive")
+    if shape.heads % shape.kv_heads:
+        fail("heads is a multiple of kv_heads")
+    if not 0.0 <= spec.quality <= 1.0:
+        fail("quality lies between 0 and 1")
+    if not spec.variants:
+        fail("a model has at least one variant")
+    names = [variant.name for variant in spec.variants]
+    if len(set(names)) != len(names):
+        fail("a variant is listed twice")
+    for variant in spec.variants:
+        if not 1.0 <= variant.bits_per_weight <= 32.0:
+            fail(f"{variant.name}: bits_per_weight lies between 1 and 32")
+        if not variant.artifacts:
+            fail(f"{variant.name}: a variant has at least one artifact")
+        for artifact in variant.artifacts:
+            if not _SOURCE.fullmatch(artifact.source):
+                fail(f"{variant.name}: not a source: {artifact.source!r}")
+            if artifact.size is not None and artifact.size <= 0:
+                fail(f"{variant.name}: a size is positive")
+            if artifact.sha256 is not None and not _DIGEST.fullmatch(artifact.sha256):
+                fail(f"{variant.name}: a sha256 has 64 small hexadecimal digits")
+            if variant.checked and (artifact.size is None or artifact.sha256 is None):
+                fail(f"{variant.name}: a checked variant has the size and the sha256 of each artifact")

@@ -1,0 +1,23 @@
+"""The `ondevice` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; errors of the SDK become one message and exit code 1, Ctrl-C becomes 130."""
+    from ondevice_sdk import errors
+    from ondevice_sdk.cli import output
+    from ondevice_sdk.cli.app import app
+
+    try:
+        app(standalone_mode=True)
+    except errors.OnDeviceError as error:
+        output.show_error(error, as_json="--json" in sys.argv)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output left, as `head` does
+        sys.stderr.close()
+        sys.exit(141)

@@ -1,0 +1,43 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+export CI = true
+export ORT_DISABLE_TELEMETRY = 1
+
+.PHONY: help demo test fast lint types imports check bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+$(VENV)/.made: pyproject.toml constraints.txt scripts/make_environment.sh
+	@PYTHON="$(PYTHON)" bash scripts/make_environment.sh $(VENV)
+	@touch $@
+
+demo: $(VENV)/.made  ## summarise a document with a real model that cannot reach the network
+	@$(BIN)/python scripts/demo.py
+
+test: $(VENV)/.made  ## all tests, with the real model
+	@$(BIN)/ondevice models pull smollm2-135m-instruct
+	@$(BIN)/python -m pytest
+
+fast: $(VENV)/.made  ## the tests that take under two minutes together
+	@$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.made
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.made
+	@$(BIN)/mypy
+
+imports: $(VENV)/.made
+	@$(BIN)/lint-imports
+
+check: lint types imports  ## lint, types, import contracts
+
+bench: $(VENV)/.made  ## decode speed of the client beside the bare library
+	@$(BIN)/python scripts/bench_decode.py
+
+clean:  ## remove the environment
+	rm -rf $(VENV)

@@ -1,0 +1,323 @@
+"""The same client for `async` code, on asyncio and trio.
+
+A thin wrapper: calls are started in a short-lived worker thread (starting may have to load a model), then awaited
+without holding a thread; whatever cancels the task cancels the request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from typing_extensions import TypeForm, Unpack
+
+from ondevice_sdk import errors
+from ondevice_sdk.call import Call, Work
+from ondevice_sdk.chat import ChatHistory
+from ondevice_sdk.client import Client
+from ondevice_sdk.options import (
+    AnalyseManyOptions,
+    AnalyseOptions,
+    GenerateManyOptions,
+    GenerateOptions,
+    SummariseManyOptions,
+    SummariseOptions,
+    takes,
+)
+from ondevice_sdk.stream import StreamState
+from ondevice_sdk.tasks.analyse import analyse as analyse_flow
+from ondevice_sdk.tasks.counting import count_tokens as count_tokens_flow
+from ondevice_sdk.tasks.counting import prewarm as prewarm_flow
+from ondevice_sdk.tasks.flow import Flow
+from ondevice_sdk.tasks.generate import generate as generate_flow
+from ondevice_sdk.tasks.summarise import summarise as summarise_flow
+from ondevice_sdk.types import (
+    Analysis,
+    Availability,
+    Generation,
+    JsonValue,
+    Message,
+    ModelInfo,
+    PrivacyReport,
+    Selection,
+    StreamEvent,
+    Summary,
+    TaskName,
+    TextDelta,
+)
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+class AsyncWaiter:
+    """Lets a task sleep until work can go on; woken from any thread."""
+
+    def __init__(self, work: Work) -> None:
+        import asyncio
+
+        import anyio
+
+        self._event = anyio.Event()
+        self._make_event = anyio.Event
+        try:
+            self._soon: Callable[[Callable[[], None]], object] = asyncio.get_running_loop().call_soon_threadsafe
+        except RuntimeError:  # not asyncio: anyio knows one other
+            import trio
+
+            self._soon = trio.lowlevel.current_trio_token().run_sync_soon
+        work.set_wakeup(self._wake)
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # the event loop may be gone, and with it the task that waited
+            self._soon(lambda: self._event.set())
+
+    async def wait(self, timeout: float | None = None) -> None:
+        """Sleep until woken or `timeout` seconds passed."""
+        import anyio
+
+        with anyio.move_on_after(timeout):
+            await self._event.wait()
+        self._event = self._make_event()
+
+
+class AsyncStream(StreamState[T]):
+    """As `Stream`, with `async with` and `async for`. Holds no thread."""
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        events = self.events()
+        return (event.text async for event in events if isinstance(event, TextDelta))
+
+    def events(self) -> AsyncIterator[StreamEvent]:
+        """Typed events: prompt progress, text deltas, and `Completed` at the end."""
+        self._claim()
+        return self._events()
+
+    async def _events(self) -> AsyncIterator[StreamEvent]:
+        waiter = AsyncWaiter(self._call)
+        over = False
+        while not over:
+            events, over = self._ready()
+            for event in events:
+                yield event
+            if not over:
+                await waiter.wait(self._call.remaining)
+
+    async def result(self) -> Generation[T]:
+        """Wait for the end, dropping deltas that nobody has read, and give the whole."""
+        self._consumed = True
+        waiter = AsyncWaiter(self._call)
+        while not self._ready()[1]:
+            await waiter.wait(self._call.remaining)
+        return self._value()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._call.abandon()
+
+    def __del__(self) -> None:
+        self._call.abandon()
+
+
+class AsyncClient:
+    """`Client` with `await`; the arguments are the same, and so are results and errors."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._client = Client(*args, **options)
+
+    @takes(summarise_flow, "on_progress")
+    async def summarise(self, text: str, **options: Unpack[SummariseOptions]) -> Summary:
+        """See `Client.summarise`."""
+        return self._client._finish(await self._run(summarise_flow, text, **options))
+
+    summarize = summarise
+
+    @overload
+    async def analyse(self, text: str, form: TypeForm[T], **options: Unpack[AnalyseOptions]) -> Analysis[T]: ...
+    @overload
+    async def analyse(
+        self, text: str, form: Mapping[str, JsonValue], **options: Unpack[AnalyseOptions]
+    ) -> Analysis[JsonValue]: ...
+    @takes(analyse_flow, "on_progress")
+    async def analyse(self, text: str, form: Any, **options: Unpack[AnalyseOptions]) -> Analysis[Any]:
+        """See `Client.analyse`."""
+        return self._client._finish(await self._run(analyse_flow, text, form, **options))
+
+    analyze = analyse
+
+    @overload
+    async def generate(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        output_type: re.Pattern[str] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Generation[str]: ...
+    @overload
+    async def generate(
+        self, prompt: str | Sequence[Message], *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
+    ) -> Generation[T]: ...
+    @overload
+    async def generate(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        output_type: Mapping[str, JsonValue],
+        **options: Unpack[GenerateOptions],
+    ) -> Generation[JsonValue]: ...
+    @takes(generate_flow, "timeout", "on_progress")
+    async def generate(self, prompt: str | Sequence[Message], **options: Any) -> Generation[Any]:
+        """See `Client.generate`."""
+        return self._client._finish(await self._run(generate_flow, prompt, **options))
+
+    @takes(generate_flow, "timeout", "on_progress")
+    @asynccontextmanager
+    async def stream(
+        self, prompt: str | Sequence[Message], **options: Unpack[GenerateOptions]
+    ) -> AsyncIterator[AsyncStream[str]]:
+        """See `Client.stream`; use it as `async with ai.stream(...) as stream`."""
+        call = await self._begin(generate_flow, prompt, stream=True, **options)
+        async with AsyncStream(call, self._client._finish) as stream:
+            yield stream
+
+    @takes(summarise_flow, "on_progress", "on_error", "window")
+    def summarise_many(self, texts: Iterable[str], **options: Unpack[SummariseManyOptions]) -> AsyncIterator[Summary]:
+        """See `Client.summarise_many`."""
+        return self._many(summarise_flow, texts, (), **options)
+
+    summarize_many = summarise_many
+
+    @takes(analyse_flow, "on_progress", "on_error", "window")
+    def analyse_many(
+        self, texts: Iterable[str], form: TypeForm[T], **options: Unpack[AnalyseManyOptions]
+    ) -> AsyncIterator[Analysis[T]]:
+        """See `Client.analyse_many`."""
+        return self._many(analyse_flow, texts, (form,), **options)
+
+    analyze_many = analyse_many
+
+    @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
+    def generate_many(
+        self, prompts: Iterable[str | Sequence[Message]], **options: Unpack[GenerateManyOptions]
+    ) -> AsyncIterator[Generation[str]]:
+        """See `Client.generate_many`."""
+        return self._many(generate_flow, prompts, (), **options)
+
+    def chat(self, instructions: str | None = None) -> AsyncChat:
+        """See `Client.chat`."""
+        return AsyncChat(self, instructions)
+
+    async def count_tokens(self, text: str | Sequence[Message]) -> int:
+        """See `Client.count_tokens`."""
+        return await self._run(count_tokens_flow, text)
+
+    async def context_length(self) -> int:
+        """See `Client.context_length`; a method here, because it may have to load the model."""
+        return await self._thread(lambda: self._client.context_length)
+
+    async def model(self) -> ModelInfo:
+        """See `Client.model`; a method here, because it reads the disk."""
+        return await self._thread(lambda: self._client.model)
+
+    async def prewarm(self, prefix: str | None = None) -> None:
+        """See `Client.prewarm`."""
+        await self._thread(self._client.prewarm)
+        if prefix:
+            await self._run(prewarm_flow, prefix)
+
+    async def availability(self, task: TaskName) -> Availability:
+        """See `Client.availability`."""
+        return await self._thread(lambda: self._client.availability(task))
+
+    async def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
+        """See `Client.explain`."""
+        return await self._thread(lambda: self._client.explain(task, tokens))
+
+    async def privacy_report(self) -> PrivacyReport:
+        """See `Client.privacy_report`."""
+        return await self._thread(self._client.privacy_report)
+
+    async def close(self) -> None:
+        """See `Client.close`."""
+        import anyio
+
+        with anyio.CancelScope(shield=True):
+            await self._thread(self._client.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- inner steps --------------------------------------------------------------------------------------------------
+
+    async def _thread(self, function: Callable[[], V]) -> V:
+        from anyio import to_thread
+
+        return await to_thread.run_sync(function)
+
+    async def _begin(self, flow: Callable[..., Flow[V]], *args: object, **options: Any) -> Call[V]:
+        return await self._thread(partial(self._client._start, flow, *args, **options))
+
+    async def _run(self, flow: Callable[..., Flow[V]], *args: object, **options: Any) -> V:
+        call = await self._begin(flow, *args, **options)
+        try:
+            waiter = AsyncWaiter(call)
+            while not await self._thread(call.advance):
+                await waiter.wait(call.remaining)
+            return call.result()
+        finally:
+            call.abandon()
+
+    async def _many(
+        self, flow: Callable[..., Flow[Any]], items: Iterable[object], args: tuple[object, ...], **options: Any
+    ) -> AsyncIterator[Any]:
+        window = await self._thread(partial(self._client._window, flow, items, args, **options))
+        try:
+            waiter = AsyncWaiter(window)
+            while True:
+                while not await self._thread(window.advance):
+                    await waiter.wait()
+                if window.finished:
+                    return
+                result = window.take()
+                yield result if isinstance(result, errors.OnDeviceError) else self._client._finish(result)
+        finally:
+            window.abandon()
+
+
+class AsyncChat(ChatHistory):
+    """As `Chat`, with `await`."""
+
+    def __init__(self, client: AsyncClient, instructions: str | None = None, messages: Sequence[Message] = ()) -> None:
+        super().__init__(instructions, messages)
+        self._client = client
+
+    async def send(self, text: str, **options: Unpack[GenerateOptions]) -> Generation[str]:
+        """See `Chat.send`."""
+        answer = await self._client.generate(self._prompt(text), **options)
+        self._remember(text, answer.text)
+        return answer
+
+    @asynccontextmanager
+    async def stream(self, text: str, **options: Unpack[GenerateOptions]) -> AsyncIterator[AsyncStream[str]]:
+        """See `Chat.stream`."""
+        async with self._client.stream(self._prompt(text), **options) as stream:
+            yield stream
+            stream.cancel()
+            self._remember(text, (await stream.result()).text)
+
+    def clone(self) -> AsyncChat:
+        """A second conversation with the same past."""
+        return AsyncChat(self._client, self._instructions, self._messages)

@@ -1,0 +1,134 @@
+"""A llama.cpp context: a KV cache and the computation on it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ondevice_sdk.errors import GenerationFailed, LoadFailed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOptions:
+    """Sizes of a context, in tokens, sequences, rows and threads (0: llama.cpp's default)."""
+
+    tokens: int
+    sequences: int
+    rows: int
+    logits: int
+    threads: int
+
+
+class Lane:
+    """One context. Batches go through preallocated arrays that llama.cpp reads in place."""
+
+    def __init__(self, model: Any, options: LaneOptions, vocabulary: int) -> None:
+        import llama_cpp
+        import numpy as np
+
+        self._np = np
+        self._lib = llama_cpp
+        self._vocabulary = vocabulary
+        params = llama_cpp.llama_context_default_params()
+        params.n_ctx = options.tokens
+        params.n_batch = params.n_ubatch = min(options.rows, options.tokens)
+        params.n_seq_max = options.sequences
+        # Logits of all rows of a batch would take n_batch * vocabulary floats twice; nothing here needs so many.
+        params.n_outputs_max = min(options.logits, params.n_batch)
+        params.kv_unified = True
+        params.swa_full = True  # a sliding-window cache could not give back an earlier prefix
+        params.no_perf = True
+        if options.threads:
+            params.n_threads = params.n_threads_batch = options.threads
+        self._context = llama_cpp.llama_init_from_model(model, params)
+        if not self._context:
+            raise LoadFailed("llama.cpp could not make a context", hint="use a smaller model, or a smaller context")
+        self._memory = llama_cpp.llama_get_memory(self._context)
+        self.tokens: int = llama_cpp.llama_n_ctx(self._context)
+        self.rows = rows = int(llama_cpp.llama_n_batch(self._context))
+        self._tokens = np.zeros(rows, np.int32)
+        self._positions = np.zeros(rows, np.int32)
+        self._sequences = np.zeros(rows, np.int32)
+        self._counts = np.ones(rows, np.int32)  # every row belongs to one sequence
+        self._pointers = self._sequences.ctypes.data + 4 * np.arange(rows, dtype=np.uintp)
+        self._wanted = np.zeros(rows, np.int8)
+        fields = dict(llama_cpp.llama_batch._fields_)
+        self._batch = llama_cpp.llama_batch(n_tokens=0)
+        for name, array in (
+            ("token", self._tokens),
+            ("pos", self._positions),
+            ("n_seq_id", self._counts),
+            ("seq_id", self._pointers),
+            ("logits", self._wanted),
+        ):
+            setattr(self._batch, name, ctypes.cast(array.ctypes.data, fields[name]))
+
+    def forward(
+        self, sequences: Sequence[int] | int, positions: Sequence[int], tokens: Sequence[int], logits: Sequence[bool]
+    ) -> NDArray[np.float32]:
+        """Run the rows; the logits are a view that the next call overwrites.
+
+        Raises:
+            GenerationFailed: llama.cpp reported an error.
+        """
+        count = len(tokens)
+        if count > self.rows:
+            raise GenerationFailed(f"a batch has at most {self.rows} rows")
+        self._tokens[:count] = tokens
+        self._positions[:count] = positions
+        self._sequences[:count] = sequences
+        self._wanted[:count] = logits
+        self._batch.n_tokens = count
+        status = self._lib.llama_decode(self._context, self._batch)
+        if status != 0:
+            raise GenerationFailed(f"llama.cpp could not run the batch (status {status})")
+        rows = [row for row, wanted in enumerate(logits) if wanted]
+        if not rows:
+            # The arrays must not change while they are still read, and a step is timed.
+            self._lib.llama_synchronize(self._context)
+            return self._np.empty((0, self._vocabulary), self._np.float32)
+        pointers = [self._lib.llama_get_logits_ith(self._context, row) for row in rows]
+        if not all(pointers):
+            raise GenerationFailed("llama.cpp gave no logits")
+        addresses = [ctypes.addressof(pointer.contents) for pointer in pointers]
+        stride = 4 * self._vocabulary
+        if all(address == addresses[0] + index * stride for index, address in enumerate(addresses)):
+            return self._np.ctypeslib.as_array(pointers[0], (len(rows), self._vocabulary))
+        return self._np.stack([self._np.ctypeslib.as_array(pointer, (self._vocabulary,)) for pointer in pointers])
+
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Share cached positions; no cell is copied."""
+        self._lib.llama_memory_seq_cp(self._memory, source, target, start, end)
+
+    def remove(self, sequence: int, start: int, end: int | None) -> None:
+        """Forget cached positions."""
+        self._lib.llama_memory_seq_rm(self._memory, sequence, start, -1 if end is None else end)
+
+    def save(self, sequence: int) -> bytes:
+        """State of a sequence."""
+        size = self._lib.llama_state_seq_get_size(self._context, sequence)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self._lib.llama_state_seq_get_data(self._context, buffer, size, sequence)
+        return bytes(memoryview(buffer)[:written])
+
+    def load(self, sequence: int, data: bytes) -> None:
+        """Put a state back.
+
+        Raises:
+            GenerationFailed: the data is not a state of this model, or does not fit.
+        """
+        buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        if not self._lib.llama_state_seq_set_data(self._context, buffer, len(data), sequence):
+            raise GenerationFailed("the saved state does not fit this model")
+
+    def close(self) -> None:
+        """Free the context; may be called twice."""
+        if self._context:
+            self._lib.llama_free(self._context)
+            self._context = self._memory = None

@@ -1,0 +1,242 @@
+"""The commands for tasks and facts; those for models are in `models.py`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from typing import Annotated, Any, Optional, cast
+
+import typer
+
+from ondevice_sdk import Client, __version__, errors
+from ondevice_sdk.cli import models as model_commands
+from ondevice_sdk.cli import output
+from ondevice_sdk.types import Length, Prefer, PrivacyLevel, Style, TaskName
+
+app = typer.Typer(
+    name="ondevice",
+    help="Private AI on this device: summarise, analyse and generate with no network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(model_commands.app, name="models")
+
+
+Text = Annotated[str, typer.Argument(metavar="FILE", help="A text file, or - for standard input.")]
+Model = Annotated[
+    Optional[str],  # noqa: UP045  # typer reads the annotation
+    typer.Option("--model", "-m", help="A catalogue name, name:int4, or a path. Default: the best that is installed."),
+]
+Privacy = Annotated[PrivacyLevel, typer.Option(help="strict: the kernel refuses the network.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
+Seed = Annotated[Optional[int], typer.Option(help="Sample with this seed.")]  # noqa: UP045  # see above
+
+
+def _client(model: str | None, privacy: PrivacyLevel, **options: Any) -> Client:
+    return Client(model, privacy=cast("PrivacyLevel", privacy), **options)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def summarise(
+    file: Text,
+    style: Annotated[Style, typer.Option()] = "key_points",
+    length: Annotated[str, typer.Option(help="short, medium, long, or a limit of words.")] = "medium",
+    markdown: Annotated[bool, typer.Option("--markdown", help="Write markdown.")] = False,
+    language: Annotated[Optional[str], typer.Option(help="Language of the summary.")] = None,  # noqa: UP045
+    context: Annotated[Optional[str], typer.Option(help="What the reader wants to know.")] = None,  # noqa: UP045
+    seed: Seed = None,
+    sources: Annotated[bool, typer.Option("--sources", help="Show the sentences each point stands on.")] = False,
+    model: Model = None,
+    privacy: Privacy = "strict",
+    as_json: Json = False,
+) -> None:
+    """Summarise a document of any length."""
+    text = output.read_text(file)
+    with output.progress("summarise", quiet=as_json) as on_progress, _client(model, privacy, on_load=on_progress) as ai:
+        summary = ai.summarise(
+            text,
+            style=cast("Style", style),
+            length=int(length) if length.isdigit() else cast("Length", length),
+            format="markdown" if markdown else "plain",
+            language=language,
+            context=context,
+            seed=seed,
+            on_progress=on_progress,
+        )
+    if as_json:
+        output.show_json(summary)
+        return
+    print(summary.text)
+    if sources:
+        for number, point in enumerate(summary.points, 1):
+            print(f"\n[{number}] {point.status}: {point.text}")
+            for span in point.sources:
+                print(f"    {span.start}-{span.end}: {' '.join(span.text.split())}")
+    for warning in summary.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+@app.command()
+def analyse(
+    file: Text,
+    form: Annotated[
+        str, typer.Option(help="sentiment, topics, entities, key_phrases, personal_data or languages.")
+    ] = "sentiment",
+    labels: Annotated[Optional[str], typer.Option(help="Labels to choose from, with commas between.")] = None,  # noqa: UP045
+    schema: Annotated[Optional[str], typer.Option(help="A file with a JSON schema.")] = None,  # noqa: UP045
+    seed: Seed = None,
+    model: Model = None,
+    privacy: Privacy = "strict",
+    as_json: Json = False,
+) -> None:
+    """Find the sentiment, topics, entities ... of a text, a label of your own, or fill a JSON schema."""
+    text = output.read_text(file)
+    wanted = _form(form, labels, schema)
+    with output.progress("analyse", quiet=as_json) as on_progress, _client(model, privacy, on_load=on_progress) as ai:
+        analysis: Any = ai.analyse(text, wanted, seed=seed, on_progress=on_progress)
+    if as_json:
+        output.show_json(analysis)
+        return
+    if isinstance(analysis.output, Enum | str):
+        print(analysis.output.value if isinstance(analysis.output, Enum) else analysis.output)
+        for label, probability in sorted((analysis.probabilities or {}).items(), key=lambda item: -item[1]):
+            print(f"  {probability:6.1%}  {label}")
+    else:
+        output.show_json(analysis.output)
+    for warning in analysis.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _form(form: str, labels: str | None, schema: str | None) -> Any:
+    from ondevice_sdk.tasks import forms
+
+    if labels is not None:
+        words = [word.strip() for word in labels.split(",") if word.strip()]
+        if len(words) < 2:
+            raise errors.ConfigurationError("at least two labels are needed", hint="--labels invoice,letter,contract")
+        return Enum("Label", {word: word for word in words})
+    if schema is not None:
+        try:
+            return json.loads(output.read_text(schema))
+        except json.JSONDecodeError as error:
+            raise errors.ConfigurationError(f"{schema} is not JSON (line {error.lineno})") from error
+    built_in = {
+        "sentiment": forms.Sentiment,
+        "topics": forms.Topics,
+        "entities": forms.Entities,
+        "key_phrases": forms.KeyPhrases,
+        "personal_data": forms.PersonalData,
+        "languages": forms.Languages,
+    }
+    if form not in built_in:
+        raise errors.ConfigurationError(f"{form!r} is no built-in form", hint=f"one of {', '.join(built_in)}")
+    return built_in[form]
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to write; - reads it from standard input.")],
+    instructions: Annotated[Optional[str], typer.Option(help="What the model shall be and do.")] = None,  # noqa: UP045
+    max_tokens: Annotated[int, typer.Option(help="Most tokens written.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    schema: Annotated[Optional[str], typer.Option(help="A file with a JSON schema for the output.")] = None,  # noqa: UP045
+    stop: Annotated[Optional[list[str]], typer.Option(help="A string that ends the text.")] = None,  # noqa: UP045
+    seed: Seed = None,
+    model: Model = None,
+    privacy: Privacy = "strict",
+    as_json: Json = False,
+) -> None:
+    """Write text, shown as it comes."""
+    text = output.read_text("-") if prompt == "-" else prompt
+    form = _form("", None, schema) if schema else None
+    options: Any = {
+        "instructions": instructions,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "stop": stop or (),
+        "seed": seed,
+        "output_type": form,
+    }
+    with _client(model, privacy) as ai:
+        if as_json:
+            output.show_json(ai.generate(text, **options))
+            return
+        with ai.stream(text, **options) as stream:
+            for delta in stream:
+                print(delta, end="", flush=True)
+            print()
+            stream.result()
+
+
+@app.command()
+def chat(
+    instructions: Annotated[Optional[str], typer.Option(help="What the model shall be and do.")] = None,  # noqa: UP045
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
+    model: Model = None,
+    privacy: Privacy = "strict",
+    as_json: Json = False,
+) -> None:
+    """Talk with the model: one line, one turn; /undo forgets the last turn, end of input leaves."""
+    with _client(model, privacy) as ai:
+        conversation = ai.chat(instructions)
+        while True:
+            try:
+                line = input("> " if sys.stdin.isatty() else "")
+            except EOFError:
+                break
+            if line.strip() == "/undo":
+                conversation.undo()
+            elif line.strip():
+                with conversation.stream(line, max_tokens=max_tokens, temperature=temperature) as stream:
+                    for delta in stream:
+                        if not as_json:
+                            print(delta, end="", flush=True)
+                    if not as_json:
+                        print()
+        if as_json:
+            output.show_json(conversation.messages)
+
+
+@app.command()
+def explain(
+    task: Annotated[Optional[TaskName], typer.Option(help="For which task.")] = None,  # noqa: UP045
+    tokens: Annotated[Optional[int], typer.Option(help="Tokens of the input.")] = None,  # noqa: UP045
+    prefer: Annotated[Prefer, typer.Option(help="What matters.")] = "balanced",
+    model: Model = None,
+    as_json: Json = False,
+) -> None:
+    """Show which model, variant and backend fit this device, and why the others do not."""
+    with Client(model, privacy="off", prefer=cast("Prefer", prefer)) as ai:  # nothing is loaded, so nothing to protect
+        selection = ai.explain(cast("TaskName", task) if task else None, tokens)
+    if as_json:
+        output.show_json(selection)
+        return
+    output.show(output.selection_table(selection))
+    print(selection.reason)
+
+
+@app.command()
+def backends(as_json: Json = False) -> None:
+    """List the backends, and for each that cannot be used the reason and the line to type."""
+    from ondevice_sdk.backends import registry
+    from ondevice_sdk.device import detect
+
+    status = registry.status(detect())
+    if as_json:
+        output.show_json(status)
+        return
+    made = output.table("backend", "usable", "capabilities", "reason", "hint")
+    for backend in status:
+        usable = "yes" if backend.usable else "no"
+        made.add_row(backend.name, usable, ", ".join(backend.capabilities), backend.reason, backend.hint)
+    output.show(made)

@@ -1,0 +1,113 @@
+"""`ondevice models ...`: the store of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ondevice_sdk import models
+from ondevice_sdk.cli import output
+
+app = typer.Typer(help="Models on this machine.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Name = Annotated[str, typer.Argument(help="A model, or model:variant.")]
+
+
+@app.command("list")
+def list_models(as_json: Json = False) -> None:
+    """List the installed models."""
+    installed = models.list()
+    if as_json:
+        output.show_json(installed)
+        return
+    if not installed:
+        print("no models are installed; `ondevice explain` shows what fits, `ondevice models pull NAME` installs")
+        return
+    made = output.table("model", "variant", "format", ">size", "licence", "sha256")
+    for model in installed:
+        made.add_row(model.name, model.variant, model.format, output.size(model.size), model.licence, model.sha256[:12])
+    output.show(made)
+
+
+@app.command()
+def pull(
+    name: Name,
+    accept_licence: Annotated[bool, typer.Option("--accept-licence", help="Say yes to the model's terms.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Download a model of the catalogue: the only command that opens connections."""
+    with output.progress(f"pull {name}", quiet=as_json) as on_progress:
+        model = models.pull(name, accept_licence=accept_licence, on_progress=on_progress)
+    if as_json:
+        output.show_json(model)
+        return
+    print(f"{model.name}:{model.variant}  {output.size(model.size)}  sha256 {model.sha256}")
+
+
+@app.command()
+def add(
+    path: Annotated[Path, typer.Argument(help="A model file on this disk.")],
+    name: Annotated[Optional[str], typer.Option(help="Name in the store; default: the file's.")] = None,  # noqa: UP045  # typer
+    variant: Annotated[Optional[str], typer.Option(help="int4, int8, ...")] = None,  # noqa: UP045  # typer
+    as_json: Json = False,
+) -> None:
+    """Copy a model file into the store."""
+    model = models.add(path, name=name, variant=variant)
+    if as_json:
+        output.show_json(model)
+        return
+    print(f"{model.name}:{model.variant}  {output.size(model.size)}  sha256 {model.sha256}")
+
+
+@app.command()
+def remove(name: Name, as_json: Json = False) -> None:
+    """Remove a model, or one variant of it."""
+    removed = models.remove(name)
+    if as_json:
+        output.show_json(removed)
+
+
+@app.command()
+def verify(
+    name: Annotated[Optional[str], typer.Argument(help="A model; default: all.")] = None,  # noqa: UP045  # typer
+    as_json: Json = False,
+) -> None:
+    """Read installed files again and compare them with their digests; exit code 1 if one differs."""
+    results = models.verify(name)
+    if as_json:
+        output.show_json(results)
+    else:
+        for result in results:
+            print(f"{'ok     ' if result.ok else 'CORRUPT'}  {result.name}:{result.variant}  {result.detail}")
+    if not all(result.ok for result in results):
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export_bundle(
+    names: Annotated[list[str], typer.Argument(help="Models to pack.")],
+    to: Annotated[Path, typer.Option("--to", help="The file to write.")],
+    as_json: Json = False,
+) -> None:
+    """Pack models into one file for a machine without a network."""
+    path = models.export_bundle(names, to)
+    if as_json:
+        output.show_json({"path": str(path), "size": path.stat().st_size})
+        return
+    print(f"{path}  {output.size(path.stat().st_size)}")
+
+
+@app.command("import")
+def import_bundle(
+    path: Annotated[Path, typer.Argument(help="A file made by `export`.")], as_json: Json = False
+) -> None:
+    """Install the models of a bundle, each checked against its digest."""
+    installed = models.import_bundle(path)
+    if as_json:
+        output.show_json(installed)
+        return
+    for model in installed:
+        print(f"{model.name}:{model.variant}  {output.size(model.size)}  sha256 {model.sha256}")

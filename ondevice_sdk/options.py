@@ -1,0 +1,105 @@
+"""The keyword options of the tasks: typed dictionaries for checkers, real signatures for readers.
+
+A client method takes `**options: Unpack[...]` and hands them to the task's flow, whose parameters hold the defaults.
+The decorator `takes` shows these parameters as the method's own, so that every name and default stands in one place.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypedDict, TypeVar
+
+from ondevice_sdk.call import OnError, ProgressCallback
+from ondevice_sdk.types import Format, Length, Style
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_INNER = frozenset({"context_tokens", "stream"})  # parameters of flows that the client sets
+
+
+class SummariseOptions(TypedDict, total=False):
+    """Options of `Client.summarise`."""
+
+    style: Style
+    length: Length
+    format: Format
+    language: str | None
+    context: str | None
+    seed: int | None
+    on_progress: ProgressCallback | None
+
+
+class AnalyseOptions(TypedDict, total=False):
+    """Options of `Client.analyse`."""
+
+    examples: Sequence[tuple[str, Any]]
+    abstain_below: float | None
+    seed: int | None
+    on_progress: ProgressCallback | None
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Options of `Client.generate`, without `output_type`."""
+
+    instructions: str | None
+    tools: Sequence[Callable[..., Any]]
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    seed: int | None
+    stop: Sequence[str]
+    ignore_eos: bool
+    adapter: str | None
+    timeout: float | None
+    deterministic: bool
+    on_progress: ProgressCallback | None
+
+
+class SummariseManyOptions(SummariseOptions, total=False):
+    """Options of `Client.summarise_many`."""
+
+    on_error: OnError
+    window: int | None
+
+
+class AnalyseManyOptions(AnalyseOptions, total=False):
+    """Options of `Client.analyse_many`."""
+
+    on_error: OnError
+    window: int | None
+
+
+class GenerateManyOptions(GenerateOptions, total=False):
+    """Options of `Client.generate_many`."""
+
+    on_error: OnError
+    window: int | None
+
+
+_Extra = Literal["timeout", "on_progress", "on_error", "window"]
+_EXTRA_DEFAULTS: dict[_Extra, Any] = {"timeout": None, "on_progress": None, "on_error": "raise", "window": None}
+
+
+def takes(flow: Callable[..., Any], *extra: _Extra) -> Callable[[F], F]:
+    """Show the keyword parameters of a task's flow, and the named extra ones, as those of the decorated method."""
+
+    def decorate(method: F) -> F:
+        own = inspect.signature(method)
+        named = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        seen = {p.name for p in named}
+        options = [
+            p
+            for p in inspect.signature(flow).parameters.values()
+            if p.kind is p.KEYWORD_ONLY and p.name not in _INNER and p.name not in seen
+        ]
+        options += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=_EXTRA_DEFAULTS[name]) for name in extra
+        ]
+        method.__signature__ = own.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+        return method
+
+    return decorate

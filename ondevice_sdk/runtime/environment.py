@@ -1,0 +1,85 @@
+"""What a worker inherits: nothing but what is listed here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from ondevice_sdk.errors import ConfigurationError
+from ondevice_sdk.types import PrivacyLevel
+
+# Good manners asked of libraries that would otherwise phone home; the guarantee is the kernel's refusal, never this.
+OFFLINE: Final[Mapping[str, str]] = {
+    "CI": "true",  # openvino-telemetry
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "GGML_NO_BACKTRACE": "1",  # its abort handler would start a debugger
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_XET": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_XET_TELEMETRY_ENABLED": "0",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+}
+
+
+def variables(level: PrivacyLevel, home: str) -> dict[str, str]:
+    """The worker's environment; `home` is its private directory."""
+    always = {
+        "HOME": home,
+        "LANG": "C.UTF-8",
+        "PATH": os.defpath,
+        "TMPDIR": home,
+        "XDG_CACHE_HOME": home,
+    }
+    if "SYSTEMROOT" in os.environ:
+        always["SYSTEMROOT"] = os.environ["SYSTEMROOT"]  # Windows cannot start Python without it
+    return always if level == "off" else {**always, **OFFLINE}
+
+
+def python_command(worker_command: Sequence[str] | None) -> list[str]:
+    """The command that starts a Python: as given, else `ONDEVICE_PYTHON`, else this interpreter.
+
+    Raises:
+        ConfigurationError: this is a frozen or embedded app, and nobody said where a Python is.
+    """
+    if worker_command is not None:
+        if not worker_command:
+            raise ConfigurationError("worker_command is empty")
+        return list(worker_command)
+    named = os.environ.get("ONDEVICE_PYTHON")
+    if named:
+        return [named]
+    if not sys.executable or getattr(sys, "frozen", False):
+        raise ConfigurationError(
+            "this app is frozen or embedded: its executable is not Python",
+            hint="give worker_command=, or set ONDEVICE_PYTHON to a Python interpreter",
+        )
+    return [sys.executable]
+
+
+def module_path() -> tuple[str, ...]:
+    """Where the worker finds modules: this process's absolute entries, and where this package lies.
+
+    Never the current directory: what lies there is no part of the app.
+    """
+    here = os.path.realpath(Path.cwd()) if _has_directory() else None
+    entries = [
+        entry
+        for entry in sys.path
+        if Path(entry).is_absolute() and Path(entry).exists() and os.path.realpath(entry) != here
+    ]
+    package = str(Path(__file__).resolve().parents[2])
+    return tuple(dict.fromkeys([*entries, package]))
+
+
+def _has_directory() -> bool:
+    try:
+        Path.cwd()
+    except OSError:  # it was removed
+        return False
+    return True

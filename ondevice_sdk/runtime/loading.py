@@ -1,0 +1,46 @@
+"""From a backend's entry string to a loaded engine, with every failure as a typed error."""
+
+from __future__ import annotations
+
+import importlib
+
+from ondevice_sdk.backends.api import Backend, Engine, LoadOptions, LocalModel, ModelRunner
+from ondevice_sdk.errors import BackendUnavailable, LoadFailed, OnDeviceError
+
+
+def load_engine(entry: str, model: LocalModel, options: LoadOptions) -> Engine:
+    """Import the backend at "module:attribute" and load the model.
+
+    Raises:
+        BackendUnavailable, LoadFailed, ModelCorrupt, ModelUnsupported.
+    """
+    backend = _backend(entry)
+    try:
+        loaded = backend.load(model, options)
+        if isinstance(loaded, Engine):
+            return loaded
+        if isinstance(loaded, ModelRunner):
+            from ondevice_sdk.engine import BatchedEngine
+
+            engine: Engine = BatchedEngine(loaded)
+            return engine
+    except OnDeviceError:
+        raise
+    except ImportError as error:
+        raise BackendUnavailable(f"the backend {entry} is not installed", reason=str(error)) from error
+    except Exception as error:
+        raise LoadFailed(f"the backend {entry} failed to load the model: {error}") from error
+    raise LoadFailed(f"the backend {entry} gave neither an engine nor a model runner")
+
+
+def _backend(entry: str) -> Backend:
+    module, _, attribute = entry.partition(":")
+    try:
+        backend = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BackendUnavailable(f"there is no backend {entry}", reason=str(error)) from error
+    except Exception as error:
+        raise BackendUnavailable(f"the backend {entry} cannot be used", reason=str(error)) from error
+    if not isinstance(backend, Backend):
+        raise BackendUnavailable(f"{entry} is not a backend", reason="not a subclass of Backend")
+    return backend

@@ -1,0 +1,185 @@
+"""The one loop that owns an engine: one thread makes, steps and closes it; everybody else only posts to the inbox."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ondevice_sdk.backends.api import (
+    Done,
+    Engine,
+    ErrorInfo,
+    Event,
+    Failed,
+    PromptProgress,
+    Request,
+)
+from ondevice_sdk.errors import GenerationFailed
+
+_MOST_FAILURES: Final = 8  # steps in a row that raise before the engine is given up
+
+
+class EngineBroken(Exception):
+    """The engine raises at every step; its thread or process has to end."""
+
+
+class StepBudget:
+    """How many prompt tokens a step may process, so that it takes about 100 ms.
+
+    Grows only on evidence: progress events that show how many tokens a step really processed. A step that took too
+    long shrinks it in any case.
+    """
+
+    TARGET_S: Final = 0.1
+    START: Final = 64
+    LEAST: Final = 16
+    MOST: Final = 512
+    GRAIN: Final = 16
+
+    def __init__(self) -> None:
+        self.tokens = self.START
+        self._rate: float | None = None  # prompt tokens/s, smoothed
+
+    def observe(self, seconds: float, prompt_tokens: int) -> None:
+        """Learn from a step: its duration, and the prompt tokens it is known to have processed."""
+        if seconds <= 0:
+            return
+        if 2 * prompt_tokens >= self.tokens:  # less says little: the fixed cost of a step would hide the speed
+            rate = prompt_tokens / seconds
+            self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
+            wanted = min(self._rate * self.TARGET_S, 2 * self.tokens)
+        elif seconds > self.TARGET_S:
+            wanted = self.tokens * max(0.5, self.TARGET_S / seconds)
+        elif seconds < self.TARGET_S / 2 and self.tokens < self.START:
+            wanted = self.tokens + self.GRAIN
+        else:
+            return
+        self.tokens = min(max(int(wanted) // self.GRAIN * self.GRAIN, self.LEAST), self.MOST)
+
+
+@dataclass(frozen=True, slots=True)
+class _Add:
+    request_id: str
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class _Abort:
+    request_id: str
+
+
+class EngineLoop:
+    """Serves requests with one engine until `stop`.
+
+    `emit` gets every batch of events, on the thread of `run`. The other methods may be called from any thread.
+    """
+
+    def __init__(
+        self, engine: Engine, emit: Callable[[Sequence[Event]], None], *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._engine = engine
+        self._emit = emit
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[_Add | _Abort | None] = queue.SimpleQueue()
+        self._in_flight: dict[str, int] = {}  # prompt tokens known to be processed
+        self._failures = 0
+        self.budget = StepBudget()
+
+    def submit(self, request_id: str, request: Request) -> None:
+        """Start a request."""
+        self._inbox.put(_Add(request_id, request))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request early; an unknown id is ignored."""
+        self._inbox.put(_Abort(request_id))
+
+    def stop(self) -> None:
+        """Make `run` close the engine and return after its present step."""
+        self._inbox.put(None)
+
+    def run(self) -> None:
+        """Serve.
+
+        Raises:
+            EngineBroken: the engine raises at every step.
+        """
+        try:
+            while self._take_messages():
+                self._step()
+        finally:
+            self._engine.close()
+
+    def _take_messages(self) -> bool:
+        """Apply what was posted, waiting if there is nothing else to do; False to stop."""
+        while True:
+            try:
+                message = self._inbox.get(block=not self._in_flight)
+            except queue.Empty:
+                return True
+            match message:
+                case None:
+                    return False
+                case _Add(request_id, request):
+                    self._in_flight[request_id] = 0
+                    try:
+                        self._engine.add_request(request_id, request)
+                    except Exception as error:  # noqa: BLE001 - whatever a backend raises ends this request only
+                        self._finish([failure(request_id, error)])
+                case _Abort(request_id) if request_id in self._in_flight:
+                    try:
+                        self._engine.abort_request(request_id)
+                    except Exception as error:  # noqa: BLE001
+                        self._finish([failure(request_id, error)])
+
+    def _step(self) -> None:
+        if not self._in_flight:
+            return
+        begin = self._clock()
+        try:
+            events = self._engine.step(self.budget.tokens)
+        except Exception as error:  # noqa: BLE001 - the requests fail, the engine may still be good for others
+            self._fail_all(error)
+            return
+        self._failures = 0
+        seconds = self._clock() - begin
+        self.budget.observe(seconds, self._finish(events))
+        if self._in_flight and not self._engine.busy:
+            lost = ErrorInfo(GenerationFailed.code, "the engine lost the request")
+            self._finish([Failed(request_id, lost) for request_id in self._in_flight])
+
+    def _fail_all(self, error: Exception) -> None:
+        self._failures += 1
+        failed = list(self._in_flight)
+        self._finish([failure(request_id, error) for request_id in failed])
+        if self._failures >= _MOST_FAILURES:
+            raise EngineBroken from error
+        for request_id in failed:
+            try:
+                self._engine.abort_request(request_id)
+            except Exception as second:
+                raise EngineBroken from second
+
+    def _finish(self, events: Sequence[Event]) -> int:
+        """Emit what belongs to requests in flight; give the prompt tokens that were processed."""
+        known, tokens = [], 0
+        for event in events:
+            done = self._in_flight.get(event.request_id)
+            if done is None:
+                continue  # the late end of a request that has failed
+            if isinstance(event, PromptProgress):
+                tokens += max(0, event.done - done)
+                self._in_flight[event.request_id] = max(done, event.done)
+            elif isinstance(event, Done | Failed):
+                del self._in_flight[event.request_id]
+            known.append(event)
+        if known:
+            self._emit(known)
+        return tokens
+
+
+def failure(request_id: str, error: Exception) -> Failed:
+    """The event for an exception that a backend let out; its message may quote the user's text, its type does not."""
+    return Failed(request_id, ErrorInfo(GenerationFailed.code, f"the engine failed ({type(error).__name__})"))

@@ -1,0 +1,303 @@
+"""The executor with a worker process: spawned with two pipes, sealed before it loads, trusted with nothing."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from ondevice_sdk.backends.api import ErrorInfo, LoadOptions, LocalModel, Request
+from ondevice_sdk.errors import Cancelled, ClientClosed, OnDeviceError, PrivacyUnavailable, WorkerCrashed
+from ondevice_sdk.privacy import policy
+from ondevice_sdk.privacy.evidence import Seal, Witness, read_descriptors, read_threads
+from ondevice_sdk.privacy.report import build, shortcomings
+from ondevice_sdk.runtime import forks, protocol, wire
+from ondevice_sdk.runtime.child import WorkerProcess
+from ondevice_sdk.runtime.dispatch import Dispatcher
+from ondevice_sdk.runtime.environment import OFFLINE, module_path
+from ondevice_sdk.runtime.executor import Executor, Loaded
+from ondevice_sdk.runtime.ticket import RequestTicket
+from ondevice_sdk.runtime.wire import ProtocolError
+from ondevice_sdk.types import PrivacyLevel, PrivacyReport, Progress
+
+START_S: Final = 60.0  # a cold disk and a busy machine
+LOAD_S: Final = 900.0  # without any sign of progress
+CLOSE_S: Final = 1.0  # to finish the present step and free the model
+_EXIT_S: Final = 0.5
+_CLEAN_UP_S: Final = 10.0
+_MOST_PROGRESS: Final = 1_000
+_LARGEST_CONTEXT: Final = 2**31
+
+M = TypeVar("M", protocol.Started, protocol.Hello)
+
+
+class ProcessExecutor(Executor):
+    """A model in a worker process of its own.
+
+    The constructor returns when the model is loaded. Nothing is left behind when it raises, when the executor is
+    closed or forgotten, and when the app ends in whatever way.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        model: LocalModel,
+        options: LoadOptions,
+        *,
+        privacy: PrivacyLevel,
+        worker_command: Sequence[str] | None = None,
+        on_progress: Callable[[Progress], None] | None = None,
+    ) -> None:
+        """Start, seal, verify, load.
+
+        Raises:
+            PrivacyUnavailable: strict privacy cannot be enforced or was not proved.
+            WorkerCrashed: the worker died or did not answer.
+            ConfigurationError: there is no Python to start.
+            BackendUnavailable, LoadFailed, ModelCorrupt, ModelUnsupported: from the backend.
+        """
+        policy.check_available(privacy)
+        with forks.spawning():
+            self._link = _Link(WorkerProcess(worker_command, privacy), privacy)
+            forks.watch(self._link)
+        try:
+            self._link.seal()
+            self.loaded = self._link.load(protocol.Load.of(backend, model, options), on_progress)
+            self._link.start()
+        except BaseException:  # Ctrl-C too
+            self._link.discard()
+            raise
+        # Holds the link, never this object; also runs when the interpreter exits.
+        self._finalizer = weakref.finalize(self, self._link.discard)
+
+    @property
+    def alive(self) -> bool:
+        """Whether `submit` works."""
+        return self._link.dispatcher.open
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id."""
+        return self._link.process.pid
+
+    def submit(self, request: Request) -> RequestTicket:
+        """Start a request; never waits for the worker.
+
+        Raises:
+            WorkerCrashed: the worker is dead, or belongs to the process that this one was forked from.
+            ClientClosed: `close` was called.
+            ConfigurationError: the request is larger than a frame, or holds a value that is not of its type.
+        """
+        return self._link.submit(request)
+
+    def report(self) -> PrivacyReport:
+        """What protects this worker, by what it proved at its start and what the kernel says now."""
+        return self._link.report()
+
+    def close(self) -> None:
+        """End the worker within a bounded time; requests in flight fail with `Cancelled`."""
+        self._link.close()
+        self._finalizer.detach()
+
+
+class _Link:
+    """The connection to one worker. Owns its process and two threads, which keep it, and not the executor, alive."""
+
+    def __init__(self, process: WorkerProcess, level: PrivacyLevel) -> None:
+        self.process = process
+        self.dispatcher = Dispatcher(self._send_cancel)
+        self._level = level
+        self._decoder = wire.Decoder(wire.TO_APP)
+        self._frames: deque[wire.Frame] = deque()
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, name="ondevice-events", daemon=True)
+        self._writer = threading.Thread(target=self._write, name="ondevice-requests", daemon=True)
+        self._closed = False
+        self._orphaned = False
+        self._crash = WorkerCrashed("the worker has not started")
+        self._seal: Seal | None = None
+        self._witness = Witness()
+
+    # --- handshake, on the constructing thread ------------------------------------------------------------------------
+
+    def seal(self) -> None:
+        """Look at the worker, let it seal itself, verify, and tell it where modules lie."""
+        pid = self.process.pid
+        self._expect(protocol.Started, START_S)
+        descriptors = read_descriptors(pid)  # before the seal, which hides them from everybody
+        self._send(protocol.SealNow(self._level))
+        hello = self._expect(protocol.Hello, START_S)
+        self._seal, self._witness = hello.seal, Witness(read_threads(pid), descriptors)
+        if self._level == "strict":
+            reasons = shortcomings(self._seal, self._witness, pid)
+            if reasons:
+                raise PrivacyUnavailable("the worker did not prove its seal", reasons=reasons, hint=policy.HINT)
+        self._send(protocol.Go(module_path()))
+
+    def load(self, message: protocol.Load, on_progress: Callable[[Progress], None] | None) -> Loaded:
+        """Have the model loaded."""
+        self._send(message)
+        for _ in range(_MOST_PROGRESS):
+            answer = self._receive(LOAD_S)
+            match answer:
+                case protocol.LoadProgress(fraction) if 0 <= fraction <= 1:
+                    if on_progress is not None:
+                        on_progress(Progress("loading", round(100 * fraction), 100, "percent"))
+                case protocol.Ready(context, sequences, capabilities) if (
+                    0 < context <= _LARGEST_CONTEXT and 0 < sequences <= context and len(capabilities) < 100
+                ):
+                    return Loaded(context, sequences, capabilities)
+                case protocol.Refused(error):
+                    raise self._restore(error)
+                case _:
+                    break
+        raise self._broken()
+
+    def _restore(self, info: ErrorInfo) -> OnDeviceError:
+        try:
+            return protocol.restore(info, protocol.LOAD_ERRORS)
+        except ProtocolError:
+            return self._broken()
+
+    def _expect(self, kind: type[M], timeout: float) -> M:
+        answer = self._receive(timeout)
+        if not isinstance(answer, kind):
+            raise self._broken()
+        return answer
+
+    def _receive(self, timeout: float) -> protocol.ToApp:
+        deadline = time.monotonic() + timeout
+        try:
+            while not self._frames:
+                data = self.process.read(max(0.0, deadline - time.monotonic()))
+                if data is None:
+                    raise WorkerCrashed(f"the worker did not answer within {timeout:.0f} s")
+                if not data:
+                    raise self.process.crash(self.process.last_words() or None)
+                self._frames.extend(self._decoder.feed(data))
+            return protocol.from_worker(self._frames.popleft())
+        except ProtocolError:
+            raise self._broken() from None
+
+    def _send(self, message: protocol.ToWorker) -> None:
+        try:
+            self.process.write(protocol.to_worker(message), START_S)
+        except OSError as error:
+            raise self.process.crash(self.process.last_words() or None) from error
+
+    @staticmethod
+    def _broken() -> WorkerCrashed:
+        return WorkerCrashed("the worker broke the protocol and was ended")
+
+    # --- service ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the two threads."""
+        self._reader.start()
+        self._writer.start()
+
+    def submit(self, request: Request) -> RequestTicket:
+        """Queue a request for the writer."""
+        ticket = self.dispatcher.issue(request)
+        try:
+            data = protocol.to_worker(protocol.Submit(ticket.request_id, request))
+        except BaseException:
+            self.dispatcher.forget(ticket.request_id)
+            raise
+        self._outbox.put(data)
+        return ticket
+
+    def _send_cancel(self, request_id: str) -> None:
+        self._outbox.put(protocol.to_worker(protocol.Cancel(request_id)))
+
+    def _write(self) -> None:
+        try:
+            while (data := self._outbox.get()) is not None:
+                self.process.write(data, timeout=None)
+        except OSError:
+            pass  # it has ended; the reader says so to everybody
+        self.process.end_input()
+
+    def _read(self) -> None:
+        crash = None
+        try:
+            for frame in self._frames:
+                self._handle(frame)
+            while data := self.process.read(None):
+                for frame in self._decoder.feed(data):
+                    self._handle(frame)
+        except Exception:  # noqa: BLE001 - a ProtocolError, or a fault of ours: nobody may wait for ever because of it
+            crash = self._broken()
+            self.process.kill()
+        finally:
+            self._crash = crash or self.process.crash()
+            self.dispatcher.stop(self._crash, self._refusal)
+            self._outbox.put(None)
+            self._writer.join()
+            self.process.dispose()
+
+    def _handle(self, frame: wire.Frame) -> None:
+        message = protocol.from_worker(frame)
+        if not isinstance(message, protocol.Events):
+            raise ProtocolError("a message out of turn")
+        self.dispatcher.handle(message.events)
+
+    def _refusal(self) -> OnDeviceError:
+        if self._closed:
+            return ClientClosed()
+        return WorkerCrashed(self._crash.message, signal=self._crash.signal, exit_code=self._crash.exit_code)
+
+    def report(self) -> PrivacyReport:
+        """The report, with the threads as they are now while the worker lives."""
+        if self.dispatcher.open:
+            threads = read_threads(self.process.pid)
+            if threads:
+                self._witness = Witness(threads, self._witness.descriptors)
+        return build(
+            self._level,
+            "process",
+            self._seal,
+            self._witness,
+            environment=self.process.variables,
+            offline=set(OFFLINE) <= self.process.variables,
+        )
+
+    # --- end ----------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Ask the worker to end, close its input, kill it."""
+        self._closed = True
+        self.dispatcher.stop(Cancelled("the client was closed"), self._refusal)
+        if self._orphaned or not self._reader.is_alive():
+            return
+        self._outbox.put(protocol.to_worker(protocol.Close()))
+        if threading.current_thread() is self._reader:
+            return  # called from a wakeup; the reader cleans up when the worker has ended
+        self._reader.join(CLOSE_S)
+        self._outbox.put(None)
+        self._reader.join(_EXIT_S)
+        self.discard()
+
+    def discard(self) -> None:
+        """Kill at once and clean up. Idempotent."""
+        if self._orphaned:
+            return
+        self._closed = True
+        self.dispatcher.stop(Cancelled("the client was closed"), self._refusal)
+        self.process.kill()
+        if self._reader.ident is None:
+            self.process.dispose()
+        elif threading.current_thread() not in (self._reader, self._writer):  # a finalizer runs in any thread
+            self._reader.join(_CLEAN_UP_S)
+
+    def orphan(self) -> None:
+        """Be dead in a forked child."""
+        self._orphaned = True
+        self._crash = WorkerCrashed("the worker belongs to the process that this one was forked from")
+        self.dispatcher.orphan(self._crash, self._refusal)
+        self._outbox = queue.SimpleQueue()
+        self.process.orphan()

@@ -1,0 +1,207 @@
+"""The choice itself: every model, variant and backend weighed for this device.
+
+Pure: no I/O; the same inputs give the same answer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ondevice_sdk.backends.api import Footprint, LoadOptions
+from ondevice_sdk.catalogue.spec import ModelSpec, Variant
+from ondevice_sdk.errors import NoModelFits
+from ondevice_sdk.selection import score as scoring
+from ondevice_sdk.selection import speed
+from ondevice_sdk.selection.need import BackendOffer, Need
+from ondevice_sdk.types import Candidate, DeviceProfile, Prefer, Selection
+
+WORKER_BYTES = 150_000_000  # the worker process with its libraries, before any weights
+LEAST_MARGIN = 40_000_000  # bytes of the available memory that are never planned with,
+MARGIN_SHARE = 0.1  # or this share of it where that is more
+LEAST_DECODE = 4.0  # tokens/s, about as fast as people read; below it a model is not offered unless asked for
+CONTEXTS = (8192, 4096)  # tokens; the first that fits is used where the app asks for no particular one
+
+_WHY: dict[Prefer, str] = {
+    "quality": "the best quality",
+    "balanced": "the best balance of quality, speed and memory",
+    "speed": "the best speed",
+    "memory": "the least memory for what it can do",
+    "battery": "the least energy for what it can do",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The context to load a model with, and the memory that it then takes: the footprint and the worker."""
+
+    context_tokens: int
+    footprint: Footprint
+    fits: bool
+
+    @property
+    def memory_bytes(self) -> int:
+        """All of it."""
+        return self.footprint.total + WORKER_BYTES
+
+
+def select(
+    device: DeviceProfile,
+    specs: Sequence[ModelSpec],
+    backends: Sequence[BackendOffer],
+    installed: frozenset[tuple[str, str]],
+    need: Need,
+) -> Selection:
+    """Weigh all candidates: those that can run, best first, then the others with the reason against each.
+
+    `installed` has (model, variant); it is noted on the candidates and does not change the order (see
+    `choose_installed`). A model that `need` names is only measured against its own variants, and is not refused for
+    being slow or no chat model: the app asked for it.
+    """
+    weighed = sorted(_weigh_all(device, specs, backends, installed, need), key=_order)
+    accepted = [candidate for candidate, _ in weighed if candidate.rejected is None]
+    rejected = [candidate for candidate, _ in weighed if candidate.rejected is not None]
+    ranked = [dataclasses.replace(candidate, rank=rank) for rank, candidate in enumerate(accepted, start=1)]
+    chosen = ranked[0] if ranked else None
+    return Selection(chosen, (*ranked, *rejected), _reason(need, ranked, rejected))
+
+
+def choose_installed(selection: Selection) -> Candidate | None:
+    """The best candidate that is on this disk."""
+    return next((each for each in selection.candidates if each.rank is not None and each.installed), None)
+
+
+def plan(device: DeviceProfile, spec: ModelSpec, variant: Variant, offer: BackendOffer, need: Need) -> Plan:
+    """How to load a model: with the context that the app asked for, else the largest of a few that fits.
+
+    Where memory is preferred to be saved, the context is no larger than the task requires.
+    The plan with the required context is given, with `fits` false, where not even that fits.
+    """
+    shape = spec.shape
+    required = need.required_context
+    if need.context is None and need.tokens is None:
+        required = min(required, shape.context_tokens)
+    roomy = [each for each in CONTEXTS if required < each <= shape.context_tokens]
+    if need.context is not None or need.prefer == "memory":
+        roomy = []
+    usable = usable_memory(device)
+    for context in (*roomy, required):
+        footprint = offer.estimate(shape, variant.size(shape), LoadOptions(context_tokens=context))
+        made = Plan(context, footprint, footprint.total + WORKER_BYTES <= usable)
+        if made.fits:
+            break
+    return made
+
+
+def usable_memory(device: DeviceProfile) -> int:
+    """Bytes that may be planned with: what is available now, less a margin for everybody else."""
+    available = device.memory_available_bytes
+    return max(0, available - max(LEAST_MARGIN, int(available * MARGIN_SHARE)))
+
+
+def no_model_fits(selection: Selection) -> NoModelFits:
+    """The error that says why nothing was chosen; `.rejections` has every candidate."""
+    rejections = {f"{each.name}:{each.variant} ({each.backend})": each.rejected or "" for each in selection.candidates}
+    return NoModelFits(selection.reason, rejections=rejections, hint="see `ondevice explain`")
+
+
+def _weigh_all(
+    device: DeviceProfile,
+    specs: Sequence[ModelSpec],
+    backends: Sequence[BackendOffer],
+    installed: frozenset[tuple[str, str]],
+    need: Need,
+) -> Iterator[tuple[Candidate, float]]:
+    for spec in specs:
+        if need.model is not None and spec.name != need.model:
+            continue
+        for variant in spec.variants:
+            if need.variant is not None and variant.name != need.variant:
+                continue
+            for offer in backends:
+                if need.backends is None or offer.name in need.backends:
+                    yield _weigh(device, spec, variant, offer, (spec.name, variant.name) in installed, need)
+
+
+def _weigh(
+    device: DeviceProfile, spec: ModelSpec, variant: Variant, offer: BackendOffer, installed: bool, need: Need
+) -> tuple[Candidate, float]:
+    """A candidate without its rank, and its score."""
+    shape, weights = spec.shape, variant.size(spec.shape)
+    planned = plan(device, spec, variant, offer, need)
+    prefill = speed.prefill_tokens_per_s(device, shape, variant, need.prompt_tokens)
+    decode = speed.decode_tokens_per_s(device, shape, variant, weights, need.prompt_tokens)
+    ttft = need.prompt_tokens / prefill + 1.0 / decode
+    usable = usable_memory(device)
+    candidate = Candidate(
+        name=spec.name,
+        variant=variant.name,
+        backend=offer.name,
+        memory_bytes=planned.memory_bytes,
+        ttft_s=_three_digits(ttft),
+        prefill_tokens_per_s=_three_digits(prefill),
+        decode_tokens_per_s=_three_digits(decode),
+        installed=installed,
+        rejected=_objection(spec, variant, offer, need, planned, usable, decode),
+    )
+    total = scoring.score(
+        need.prefer,
+        quality=scoring.effective_quality(spec, variant),
+        answer_seconds=ttft + scoring.TYPICAL_ANSWER / decode,
+        memory_bytes=planned.memory_bytes,
+        bytes_per_token=speed.bytes_per_token(shape, weights, need.prompt_tokens),
+    )
+    return candidate, total
+
+
+def _objection(
+    spec: ModelSpec, variant: Variant, offer: BackendOffer, need: Need, planned: Plan, usable: int, decode: float
+) -> str | None:
+    """The first thing that speaks against a candidate, with its numbers."""
+    if not offer.usable:
+        return f"backend not usable: {offer.reason or 'no reason given'}"
+    if variant.format not in offer.formats:
+        return f"format {variant.format} is not among those of {offer.name}: {', '.join(sorted(offer.formats))}"
+    if planned.context_tokens > spec.shape.context_tokens:
+        return f"context {spec.shape.context_tokens} < {planned.context_tokens} needed"
+    if not planned.fits:
+        return f"needs {_size(planned.memory_bytes)}, {_size(usable)} can be used"
+    if need.model is not None:
+        return None
+    if not spec.chat:
+        return "not a chat model"
+    if decode < LEAST_DECODE and need.prefer != "quality":
+        return f"too slow: about {decode:.1f} tokens/s, {LEAST_DECODE:g} are wanted"
+    return None
+
+
+def _order(weighed: tuple[Candidate, float]) -> tuple[float, int, str, str, str]:
+    candidate, total = weighed
+    return (-total, candidate.memory_bytes, candidate.name, candidate.variant, candidate.backend)
+
+
+def _reason(need: Need, ranked: Sequence[Candidate], rejected: Sequence[Candidate]) -> str:
+    if ranked:
+        best = ranked[0]
+        why = f"{_WHY[need.prefer]} of {len(ranked)} that can run" if len(ranked) > 1 else "the only one that can run"
+        return (
+            f"{best.name}:{best.variant} with {best.backend} is {why} here: about {best.decode_tokens_per_s:.0f} "
+            f"tokens/s in {_size(best.memory_bytes)}."
+        )
+    if rejected:
+        nearest = min(rejected, key=lambda each: (each.memory_bytes, each.name, each.variant, each.backend))
+        return f"Nothing can run here; the smallest, {nearest.name}:{nearest.variant}: {nearest.rejected}."
+    what = ":".join(part for part in (need.model, need.variant) if part) or "models"
+    where = f" with {' or '.join(need.backends)}" if need.backends is not None else ""
+    return f"There is nothing to choose from for {what}{where}."
+
+
+def _three_digits(value: float) -> float:
+    """Predictions are not better than that."""
+    return round(value, max(0, 2 - math.floor(math.log10(value)))) if value > 0 else 0.0
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"

@@ -1,0 +1,70 @@
+"""One number for a candidate, so that what an app prefers becomes an order.
+
+Four figures between 0 and 1, each absolute (none depends on the other candidates, so that leaving one out never turns
+the order of two others round), and a weight for each by preference:
+
+    quality  the catalogue's figure, less what the quantisation loses
+    speed    the time to a whole typical answer: 1 at 2 s or less, 0 at 60 s or more, logarithmic between
+    memory   bytes of the loaded model: 1 at 300 MB, 0 at 8 GB, logarithmic between
+    thrift   bytes moved per token, which is most of the energy: 1 at 100 MB, 0 at 4 GB, logarithmic between
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ondevice_sdk.catalogue.spec import ModelSpec, Variant
+from ondevice_sdk.types import Prefer
+
+TYPICAL_ANSWER = 200  # tokens
+
+# Share of the quality that a quantisation costs. The order follows the perplexities that llama.cpp's quantisation
+# tool prints (7B: Q8_0 +0.0004, Q4_K_M +0.0532, Q4_1 +0.1585, Q4_0 +0.2166); the sizes are judged, not measured: larger
+# than the perplexity's share, as small models lose more.
+_LOSS = {"Q8_0": 0.002, "Q4_K_M": 0.03, "Q4_1": 0.05, "Q4_0": 0.06}
+_OTHER_LOSS = {"int4": 0.05, "int8": 0.005}
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each figure counts; they sum to 1."""
+
+    quality: float
+    speed: float
+    memory: float
+    thrift: float
+
+
+WEIGHTS: dict[Prefer, Weights] = {
+    "quality": Weights(quality=0.96, speed=0.02, memory=0.01, thrift=0.01),
+    "balanced": Weights(quality=0.50, speed=0.40, memory=0.10, thrift=0.0),
+    "speed": Weights(quality=0.20, speed=0.70, memory=0.0, thrift=0.10),
+    "memory": Weights(quality=0.20, speed=0.10, memory=0.70, thrift=0.0),
+    "battery": Weights(quality=0.25, speed=0.10, memory=0.05, thrift=0.60),
+}
+
+
+def score(
+    prefer: Prefer, *, quality: float, answer_seconds: float, memory_bytes: float, bytes_per_token: float
+) -> float:
+    """The weighted sum, 0 to 1; rounded, so that rounding errors decide nothing."""
+    weights = WEIGHTS[prefer]
+    figures = (
+        (weights.quality, quality),
+        (weights.speed, _falling(answer_seconds, best=2.0, worst=60.0)),
+        (weights.memory, _falling(memory_bytes, best=3e8, worst=8e9)),
+        (weights.thrift, _falling(bytes_per_token, best=1e8, worst=4e9)),
+    )
+    return round(math.fsum(weight * figure for weight, figure in figures), 9)
+
+
+def effective_quality(spec: ModelSpec, variant: Variant) -> float:
+    """The model's quality after quantisation."""
+    return spec.quality * (1.0 - _LOSS.get(variant.quantisation, _OTHER_LOSS[variant.name]))
+
+
+def _falling(value: float, *, best: float, worst: float) -> float:
+    """1 at `best` or below, 0 at `worst` or above, linear in the logarithm between."""
+    position = math.log(max(value, 1e-12) / best) / math.log(worst / best)
+    return min(1.0, max(0.0, 1.0 - position))

@@ -1,0 +1,35 @@
+"""What the store tells of its models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ondevice_sdk.store.manifest import DigestOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledModel:
+    """A model in the store. `size` is in bytes, `sha256` that of its first or only file, `installed_at` UTC."""
+
+    name: str
+    variant: str
+    format: str
+    size: int
+    sha256: str
+    path: str
+    installed_at: str
+    licence: str
+    source: str
+    digest_origin: DigestOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """What a full look at a model found. The digests are those of the first file that is not right."""
+
+    name: str
+    variant: str
+    ok: bool
+    reason: str = ""
+    expected: str | None = None
+    actual: str | None = None

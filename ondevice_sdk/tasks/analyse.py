@@ -1,0 +1,164 @@
+"""Analyse a text: pick a label by scores, or fill a form under a constraint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ondevice_sdk.backends.api import Chat, Generate, Generated, Grammar, Sampling
+from ondevice_sdk.errors import ConfigurationError, GenerationFailed, OutputInvalid, SchemaUnsupported
+from ondevice_sdk.tasks.flow import Flow, Step
+from ondevice_sdk.tasks.forms import TextForm
+from ondevice_sdk.tasks.generate import check_seed
+from ondevice_sdk.tasks.labels import score_labels
+from ondevice_sdk.tasks.reading import Room, count_tokens, split_to_fit
+from ondevice_sdk.tasks.schema import dump, grammar_for, json_schema, labels_of, parse, parse_json
+from ondevice_sdk.text.split import check_text
+from ondevice_sdk.types import Analysis, JsonValue, Message, Usage
+
+_ANSWER_TOKENS = 512  # most tokens of a filled form; less in a small context
+
+
+def analyse(
+    text: str,
+    form: Any,
+    *,
+    context_tokens: int,
+    examples: Sequence[tuple[str, Any]] = (),
+    abstain_below: float | None = None,
+    seed: int | None = None,
+) -> Flow[Analysis[Any]]:
+    """Answer in a form.
+
+    Labels (`Literal`, `Enum`, `Sentiment`, `Languages`) are scored: `probabilities` sum to 1, `confidence` is that of
+    the output, and below `abstain_below` the warning "low confidence" is added. Any other form is written under a
+    constraint. A text that does not fit is analysed in parts: labels by averaged scores; of forms, lists are joined
+    without duplicates, objects field by field, and of single values the first that is not empty counts.
+
+    Raises:
+        ConfigurationError: an empty text or a wrong option. SchemaUnsupported: a form that cannot be a constraint.
+        OutputInvalid: the model did not complete the form. InputTooLong: form and examples leave no room.
+    """
+    check_text(text)
+    check_seed(seed)
+    if abstain_below is not None and (isinstance(abstain_below, bool) or not 0 <= abstain_below <= 1):
+        raise ConfigurationError("abstain_below must be a probability, from 0 to 1")
+    pairs = _checked_examples(examples)
+    labels = labels_of(form)
+    if labels is not None:
+        solved = [(shown, dump(form, answer)) for shown, answer in pairs]
+        return (
+            yield from score_labels(
+                text, form, labels, context_tokens=context_tokens, examples=solved, abstain_below=abstain_below
+            )
+        )
+    return (yield from _fill(text, form, context_tokens, pairs, seed))
+
+
+def merge(values: Sequence[JsonValue]) -> JsonValue:
+    """One value of several parts of a text: lists joined without duplicates, objects by field, else the first."""
+    present = [value for value in values if value not in (None, "", [], {})]
+    if not present:
+        return values[0]
+    first = present[0]
+    if isinstance(first, list):
+        joined: dict[str, JsonValue] = {}
+        for value in present:
+            for item in value if isinstance(value, list) else ():
+                joined.setdefault(json.dumps(item, sort_keys=True), item)
+        return list(joined.values())
+    if isinstance(first, dict):
+        objects = [value for value in values if isinstance(value, dict)]
+        names = dict.fromkeys(name for value in objects for name in value)
+        return {name: merge([value[name] for value in objects if name in value]) for name in names}
+    return first
+
+
+def _fill(
+    text: str, form: Any, context_tokens: int, examples: list[tuple[str, Any]], seed: int | None
+) -> Flow[Analysis[Any]]:
+    built_in = form if isinstance(form, type) and issubclass(form, TextForm) else None
+    target = built_in.schema if built_in is not None else form
+    grammar = grammar_for(target)
+    if grammar is None or grammar.form == "regex":
+        raise SchemaUnsupported("analyse needs labels or a form with parts", path="$", keyword="string")
+    instruction = f"{built_in.instruction} Answer in JSON." if built_in is not None else _instruction(target)
+    warnings: list[str] = []
+    kept = yield from _fitting(examples, target, instruction, context_tokens)
+    if len(kept) < len(examples):
+        warnings.append(f"{len(examples) - len(kept)} of {len(examples)} examples did not fit into the context")
+    turns = tuple(message for pair in kept for message in pair)
+    answer_tokens = min(_ANSWER_TOKENS, context_tokens // 3)
+
+    def prompt(part: str) -> Chat:
+        return Chat((*turns, Message("user", f"{part}\n\n{instruction}")))
+
+    chunks = yield from split_to_fit(text, [Room(prompt(""), answer_tokens)], context_tokens)
+    sampling = Sampling(temperature=0.0 if seed is None else 0.7, seed=seed)
+    prompts = dict.fromkeys(prompt(chunk.text) for chunk in chunks if chunk.text)
+    results = yield Step(tuple(Generate(p, answer_tokens, sampling, grammar=grammar) for p in prompts), "reading")
+    output, usage = _joined(results, grammar, target)
+    if built_in is not None:
+        output = built_in.of(output, text)
+    return Analysis(output, warnings=tuple(warnings), usage=usage)
+
+
+def _joined(results: Sequence[object], grammar: Grammar, form: Any) -> tuple[Any, Usage]:
+    usage = Usage()
+    raws: list[str] = []
+    for result in results:
+        if not isinstance(result, Generated):
+            raise GenerationFailed("the engine answered a generation with something else")
+        usage += result.usage
+        if result.finish_reason == "cancelled":
+            raise OutputInvalid("the analysis was cancelled", raw=result.text)
+        raws.append(result.text)
+    if len(raws) == 1 or grammar.form != "json_schema":
+        return parse(form, raws[0]), usage
+    merged = merge([parse_json(raw) for raw in raws])
+    return (merged if isinstance(form, Mapping) else parse(form, json.dumps(merged))), usage
+
+
+def _instruction(form: Any) -> str:
+    schema = json_schema(form)
+    fields = schema.get("properties") if isinstance(schema, dict) else None
+    if not fields:
+        description = schema.get("description") if isinstance(schema, dict) else None
+        return f"{description or 'Extract the answer from the text above.'} Answer in JSON."
+    shown = [
+        f'"{name}" ({part["description"]})' if isinstance(part, dict) and "description" in part else f'"{name}"'
+        for name, part in fields.items()
+    ]
+    return f"Extract from the text above, as JSON with the fields {', '.join(shown)}."
+
+
+def _checked_examples(examples: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for index, example in enumerate(examples):
+        if not isinstance(example, (tuple, list)) or len(example) != 2:
+            raise ConfigurationError(f"examples[{index}] must be a pair of a text and its answer")
+        check_text(example[0], f"examples[{index}]")
+        pairs.append((example[0], example[1]))
+    return pairs
+
+
+def _fitting(
+    examples: Sequence[tuple[str, Any]], form: Any, instruction: str, context_tokens: int
+) -> Flow[list[tuple[Message, Message]]]:
+    """The first examples that take half of the context at most, as turns."""
+    turns = [
+        (Message("user", f"{shown}\n\n{instruction}"), Message("assistant", dump(form, answer)))
+        for shown, answer in examples
+    ]
+    if not turns:
+        return []
+    _, counts = yield from count_tokens((), [Chat(turn) for turn in turns])
+    kept: list[tuple[Message, Message]] = []
+    filled = 0
+    for turn, count in zip(turns, counts, strict=True):
+        filled += count
+        if filled > context_tokens // 2:
+            break
+        kept.append(turn)
+    return kept

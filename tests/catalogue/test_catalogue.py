@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ondevice_sdk import catalogue
+from ondevice_sdk.catalogue import ModelSpec
+from ondevice_sdk.errors import ConfigurationError
+
+SPECS = catalogue.load()
+
+VALID = """
+[[model]]
+name = "tiny"
+title = "Tiny"
+licence = "MIT"
+licence_url = "https://example.org/licence"
+must_accept = false
+languages = ["en"]
+quality = 0.5
+[model.shape]
+parameters = 1000
+layers = 2
+width = 8
+heads = 4
+kv_heads = 2
+head_dim = 2
+feed_forward = 16
+vocabulary = 32
+context_tokens = 128
+[[model.variants]]
+name = "int4"
+format = "gguf"
+quantisation = "Q4_0"
+bits_per_weight = 4.5
+[[model.variants.artifacts]]
+source = "hf:owner/repo/file.gguf"
+"""
+
+
+def test_the_example_is_valid() -> None:
+    (spec,) = catalogue.parse(VALID)
+    assert spec.shape.kv_bytes_per_token() == 2 * 2 * 2 * 2 * 2
+    assert spec.variant("int4").size(spec.shape) == 562
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('title = "Tiny"', 'title = "Tiny"\ncolour = "red"', "model[0]: unknown key 'colour'"),
+        ("layers = 2", "layer = 2", "unknown key 'layer'"),
+        ("layers = 2", "", "the key 'layers' is missing"),
+        ("layers = 2", 'layers = "2"', "int is expected"),
+        ("layers = 2", "layers = true", "int is expected"),
+        ("layers = 2", "layers = 0", "positive"),
+        ("kv_heads = 2", "kv_heads = 3", "multiple of kv_heads"),
+        ("must_accept = false", 'must_accept = "no"', "bool is expected"),
+        ('languages = ["en"]', 'languages = "en"', "a list is expected"),
+        ('languages = ["en"]', "languages = [1]", "languages[0]: str is expected"),
+        ("quality = 0.5", "quality = 1.5", "quality"),
+        ('name = "int4"', 'name = "int5"', "one of int4, int8"),
+        ('name = "tiny"', 'name = "Tiny One"', "small letters"),
+        ("bits_per_weight = 4.5", "bits_per_weight = 0", "bits_per_weight"),
+        ("hf:owner/repo/file.gguf", "hf:owner/file.gguf", "not a source"),
+        ("hf:owner/repo/file.gguf", "http://example.org/file.gguf", "not a source"),
+        ("hf:owner/repo/file.gguf", "pypi:package/file.gguf", "not a source"),
+        ('source = "hf:owner/repo/file.gguf"', 'source = "hf:o/r/f.gguf"\nsha256 = "abc"', "64 small hexadecimal"),
+        ('source = "hf:owner/repo/file.gguf"', 'source = "hf:o/r/f.gguf"\nsize = 0', "size is positive"),
+        ("bits_per_weight = 4.5", "bits_per_weight = 4.5\nchecked = true", "size and the sha256"),
+        ("[[model.variants]]", "[[model.variants", "catalogue:"),
+        ("[[model]]", "version = 1\n[[model]]", "unknown key 'version'"),
+    ],
+)
+def test_what_is_wrong_is_an_error_that_says_where(old: str, new: str, problem: str) -> None:
+    assert old in VALID
+    with pytest.raises(ConfigurationError, match=re.escape(problem)):
+        catalogue.parse(VALID.replace(old, new, 1))
+
+
+def test_a_name_is_used_once() -> None:
+    with pytest.raises(ConfigurationError, match="'tiny' is used twice"):
+        catalogue.parse(VALID + VALID)
+
+
+@pytest.mark.parametrize("text", ["model = 3", "[model]\nname = 'x'"])
+def test_models_are_an_array_of_tables(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="array of tables"):
+        catalogue.parse(text)
+
+
+def test_names_are_unique() -> None:
+    names = [spec.name for spec in SPECS]
+    assert len(set(names)) == len(names) >= 10
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_a_shape_agrees_with_its_parameter_count(spec: ModelSpec) -> None:
+    shape = spec.shape
+    attention = 2 * shape.width * shape.head_dim * (shape.heads + shape.kv_heads)
+    matrices = shape.layers * (attention + 3 * shape.width * shape.feed_forward)
+    embedding = shape.vocabulary * shape.width  # every model of the catalogue ties its output layer to it
+    assert matrices + embedding == pytest.approx(shape.parameters, rel=0.01)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_an_entry_is_complete(spec: ModelSpec) -> None:
+    sizes = {variant.name: variant.size(spec.shape) for variant in spec.variants}
+    assert list(sizes) == ["int4", "int8"]
+    assert sizes["int4"] < sizes["int8"]
+    assert spec.quality_source
+    assert 0 < spec.quality <= 1
+    assert spec.base
+    assert spec.licence_url.startswith("https://")
+    assert "en" in spec.languages
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.name)
+def test_terms_that_ask_for_a_yes_are_marked(spec: ModelSpec) -> None:
+    assert spec.must_accept == spec.name.startswith(("llama-", "gemma-"))
+
+
+def test_only_what_was_run_is_called_checked() -> None:
+    checked = [f"{spec.name}:{variant.name}" for spec in SPECS for variant in spec.variants if variant.checked]
+    assert checked == ["smollm2-135m-instruct:int4"]
+
+
+def test_the_default_is_the_smallest_and_checked() -> None:
+    default = catalogue.get(catalogue.DEFAULT)
+    assert default.shape.parameters == min(spec.shape.parameters for spec in SPECS)
+    assert default.variant("int4").checked
+    assert default.variant("int4").size(default.shape) == 98_362_432
+
+
+@pytest.mark.model
+def test_the_default_is_the_real_file(model_path: Path) -> None:
+    import hashlib
+
+    (artifact,) = catalogue.get(catalogue.DEFAULT).variant("int4").artifacts
+    content = model_path.read_bytes()
+    assert len(content) == artifact.size
+    assert hashlib.sha256(content).hexdigest() == artifact.sha256
+
+
+def test_an_unknown_name_names_the_nearest() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        catalogue.get("smollm2-135m-instuct")
+    assert "smollm2-135m-instruct" in (caught.value.hint or "")
+
+
+def test_a_name_near_nothing_lists_all() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        catalogue.get("zzz")
+    assert all(spec.name in (caught.value.hint or "") for spec in SPECS)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("llama-3.2-1b-instruct:int4", ("llama-3.2-1b-instruct", "int4")),
+        ("llama-3.2-1b-instruct:int8", ("llama-3.2-1b-instruct", "int8")),
+        ("llama-3.2-1b-instruct", ("llama-3.2-1b-instruct", None)),
+    ],
+)
+def test_split_name(text: str, parts: tuple[str, str | None]) -> None:
+    assert catalogue.split_name(text) == parts
+
+
+@pytest.mark.parametrize("text", ["", ":int4", "llama:", "llama:int5", "llama:int4:int8", "llama:INT4"])
+def test_split_name_refuses(text: str) -> None:
+    with pytest.raises(ConfigurationError):
+        catalogue.split_name(text)
+
+
+def test_the_catalogue_loads_without_heavy_modules() -> None:
+    code = (
+        "import sys; from ondevice_sdk import catalogue; catalogue.load();"
+        "print([name for name in ('pydantic', 'numpy', 'psutil') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from ondevice_sdk.backends.api import (
+    Done,
+    Engine,
+    Event,
+    Failed,
+    Generate,
+    Generated,
+    PromptProgress,
+    Raw,
+    Request,
+    Segment,
+    Usage,
+)
+from ondevice_sdk.runtime.loop import EngineBroken, EngineLoop, StepBudget
+
+REQUEST = Generate(Raw((Segment("text"),)), 4)
+
+
+class Scripted(Engine):
+    """Does in each step what the next function says."""
+
+    def __init__(self, *steps: Callable[[Scripted], Sequence[Event]]) -> None:
+        self.capabilities = frozenset()
+        self.context_tokens = 100
+        self.steps = list(steps)
+        self.active: list[str] = []
+        self.aborted: list[str] = []
+        self.budgets: list[int] = []
+        self.closed = 0
+
+    def add_request(self, request_id: str, request: Request) -> None:
+        self.active.append(request_id)
+
+    def abort_request(self, request_id: str) -> None:
+        self.aborted.append(request_id)
+
+    def step(self, token_budget: int) -> Sequence[Event]:
+        self.budgets.append(token_budget)
+        return self.steps.pop(0)(self)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.active)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def done(request_id: str) -> Done:
+    return Done(request_id, Generated("", "stop", Usage()))
+
+
+def explode(_: Engine) -> Sequence[Event]:
+    raise RuntimeError("quoting SECRET")
+
+
+def run(engine: Scripted, *ids: str) -> list[Event]:
+    """Serve these requests until all have ended."""
+    events: list[Event] = []
+    waiting = set(ids)
+
+    def emit(batch: Sequence[Event]) -> None:
+        events.extend(batch)
+        waiting.difference_update(e.request_id for e in batch if isinstance(e, Done | Failed))
+        if not waiting:
+            loop.stop()
+
+    loop = EngineLoop(engine, emit)
+    for request_id in ids:
+        loop.submit(request_id, REQUEST)
+    loop.run()
+    return events
+
+
+def test_serves_and_closes() -> None:
+    engine = Scripted(lambda _: [PromptProgress("a", 1, 2)], lambda _: [done("a")])
+    assert run(engine, "a") == [PromptProgress("a", 1, 2), done("a")]
+    assert engine.closed == 1
+
+
+def test_an_exception_fails_all_in_flight_without_its_text_and_the_engine_goes_on() -> None:
+    # What the engine still says of the failed requests is late and dropped; a third request is served.
+    engine = Scripted(explode, lambda _: [done("a"), done("b"), done("c")])
+    events: list[Event] = []
+
+    def emit(batch: Sequence[Event]) -> None:
+        events.extend(batch)
+        if len(events) == 2:
+            loop.submit("c", REQUEST)
+        if len(events) == 3:
+            loop.stop()
+
+    loop = EngineLoop(engine, emit)
+    loop.submit("a", REQUEST)
+    loop.submit("b", REQUEST)
+    loop.run()
+    first, second, third = events
+    assert isinstance(first, Failed)
+    assert isinstance(second, Failed)
+    assert {first.request_id, second.request_id} == {"a", "b"}
+    assert first.error.code == "generation_failed"
+    assert first.error.message == "the engine failed (RuntimeError)"
+    assert third == done("c")
+    assert set(engine.aborted) == {"a", "b"}
+
+
+def test_an_engine_that_always_raises_is_given_up() -> None:
+    engine = Scripted(*[explode] * 20)
+    count = 0
+
+    def emit(batch: Sequence[Event]) -> None:
+        nonlocal count
+        count += 1
+        loop.submit(f"r{count}", REQUEST)
+
+    loop = EngineLoop(engine, emit)
+    loop.submit("r0", REQUEST)
+    with pytest.raises(EngineBroken):
+        loop.run()
+    assert count == 8
+    assert engine.closed == 1
+
+
+def test_a_lost_request_fails() -> None:
+    def lose(engine: Scripted) -> Sequence[Event]:
+        engine.active.clear()
+        return []
+
+    (event,) = run(Scripted(lose), "a")
+    assert isinstance(event, Failed)
+    assert event.error.code == "generation_failed"
+
+
+def test_cancel_reaches_the_engine_between_steps() -> None:
+    def cancel(_: Scripted) -> Sequence[Event]:
+        loop.cancel("a")
+        loop.cancel("unknown")
+        return []
+
+    def end(engine: Scripted) -> Sequence[Event]:
+        assert engine.aborted == ["a"]
+        loop.stop()
+        return [done("a")]
+
+    loop = EngineLoop(Scripted(cancel, end), lambda _: None)
+    loop.submit("a", REQUEST)
+    loop.run()
+
+
+def test_an_idle_loop_waits_and_stops() -> None:
+    engine = Scripted()
+    loop = EngineLoop(engine, lambda _: None)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    loop.stop()
+    thread.join(60)
+    assert engine.closed == 1
+    assert engine.budgets == []
+
+
+def test_the_budget_settles_where_a_step_takes_its_target() -> None:
+    for rate, expected in ((400.0, 32), (1000.0, 96), (100_000.0, 512), (10.0, 16)):
+        budget = StepBudget()
+        assert budget.tokens == 64
+        for _ in range(20):
+            budget.observe(budget.tokens / rate, budget.tokens)
+            assert 16 <= budget.tokens <= 512
+            assert budget.tokens % 16 == 0
+        assert budget.tokens == expected
+
+
+def test_the_budget_never_grows_beyond_its_start_without_evidence() -> None:
+    budget = StepBudget()
+    for _ in range(20):
+        budget.observe(0.001, 0)
+    assert budget.tokens == 64
+    budget.observe(1.0, 0)
+    assert budget.tokens == 32
+    for _ in range(20):
+        budget.observe(0.001, 0)
+    assert budget.tokens == 64
+
+
+def test_the_loop_measures_its_steps() -> None:
+    clock = iter(float(n) for n in range(100))  # every step takes a second
+    steps: list[Callable[[Scripted], Sequence[Event]]] = [lambda _: [PromptProgress("a", 64, 100)]] * 3
+    engine = Scripted(*steps, lambda _: [done("a")])
+    loop = EngineLoop(engine, lambda batch: loop.stop() if isinstance(batch[-1], Done) else None, clock=clock.__next__)
+    loop.submit("a", REQUEST)
+    loop.run()
+    assert engine.budgets == [64, 16, 16, 16]

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ondevice_sdk.text.personal import find_personal, iban, luhn
+from ondevice_sdk.text.spans import Document, find_all
+
+ARTICLE = (
+    "The council of Marlow voted on Tuesday to rebuild the harbour. The plan will cost 32 million pounds and includes "
+    "240 flats. Councillor Priya Nair said that work would begin in March. Critics did not trust the estimated rents. "
+    "The ferry company expects 180,000 passengers in the first year."
+)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "The plan will cost 32 million pounds.",
+        "The council's plan to rebuild the harbour costs 32 million pounds.",
+        "Work begins in March, Priya Nair said.",
+        "180000 passengers are expected by the ferry company.",
+        "Critics did not trust the rents.",
+    ],
+)
+def test_what_the_text_says_is_supported(statement: str) -> None:
+    support = Document(ARTICLE).support(statement)
+    assert support.supported
+    assert all(ARTICLE[span.start : span.end] == span.text for span in support.spans)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "The plan saves 32 million pounds.",
+        "The plan will cost 33 million pounds.",
+        "The plan includes 180,000 flats.",
+        "Councillor Bob Nair said that work would begin in March.",
+        "Critics trust the estimated rents.",
+        "The council did not vote to rebuild the harbour.",
+        "Bananas are yellow.",
+        "",
+        "the of and",
+    ],
+)
+def test_what_the_text_does_not_say_is_not(statement: str) -> None:
+    assert not Document(ARTICLE).support(statement).supported
+
+
+@given(st.text(max_size=200), st.text(max_size=60), st.integers(1, 5))
+def test_sources_are_always_exact(text: str, statement: str, count: int) -> None:
+    document = Document(text)
+    nearest = document.nearest(statement)
+    spans = [*document.support(statement).spans, *document.central(count), *([nearest] if nearest else [])]
+    assert all(text[span.start : span.end] == span.text for span in spans)
+    assert bool(document.central(count)) == bool(document.sentences)
+
+
+def test_central_sentences_are_not_alike() -> None:
+    assert len(Document("Rain fell on the town. " * 50).central(5)) == 1
+    assert len(Document(ARTICLE).central(3)) == 3
+
+
+def test_find_all_takes_whole_words_and_the_texts_own_spelling() -> None:
+    assert [(s.start, s.text) for s in find_all("Anna met Ann. ann left", "Ann")] == [(9, "Ann")]
+    assert [s.text for s in find_all("ACME and acme", "Acme")] == ["ACME", "acme"]
+    assert [s.start for s in find_all("東京都庁", "京都")] == [1]
+    assert find_all("text", " ") == []
+
+
+def test_personal_data_by_form() -> None:
+    text = (
+        "Mail anna.b@example.co.uk or call +44 20 7946 0958. Pay DE89 3704 0044 0532 0130 00 or card "
+        "4111 1111 1111 1111 (not 4111 1111 1111 1112); see https://example.org/a?b=c. Host 192.168.0.1, ::1, at "
+        "2026-11-22, version 1.2.3, 3.14159265."
+    )
+    found = find_personal(text)
+    assert [(kind, span.text) for kind, span in found if kind != "phone"] == [
+        ("email", "anna.b@example.co.uk"),
+        ("iban", "DE89 3704 0044 0532 0130 00"),
+        ("card", "4111 1111 1111 1111"),
+        ("url", "https://example.org/a?b=c"),
+        ("ip", "192.168.0.1"),
+        ("ip", "::1"),
+    ]
+    assert [span.text for kind, span in found if kind == "phone"] == ["+44 20 7946 0958"]
+    assert all(text[span.start : span.end] == span.text for _, span in found)
+
+
+@pytest.mark.parametrize("unit", ["a", "1", "a.", "@", "1 ", "a@a.", "https://", "f:", "DE89 ", "(1", "é1"])
+def test_personal_patterns_stay_linear(unit: str) -> None:
+    find_personal(unit * (300_000 // len(unit)))
+
+
+def test_check_digits() -> None:
+    assert luhn("4111111111111111")
+    assert not luhn("4111111111111112")
+    assert not luhn("0000000000000000")
+    assert iban("GB82WEST12345698765432")
+    assert not iban("GB82WEST12345698765433")

@@ -1,0 +1,89 @@
+"""Public calls that only have to type-check: `mypy --strict` reads this file, nothing runs it."""
+
+import enum
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, assert_type
+
+from pydantic import BaseModel
+
+from ondevice_sdk import (
+    Analysis,
+    AsyncClient,
+    Client,
+    Entities,
+    Generation,
+    JsonValue,
+    Message,
+    Selection,
+    Sentiment,
+    Summary,
+    models,
+)
+
+
+class Invoice(BaseModel):
+    number: str
+    total: float
+
+
+@dataclass
+class Person:
+    name: str
+    age: int
+
+
+class Colour(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+def sync(ai: Client) -> None:
+    assert_type(ai.summarise("text"), Summary)
+    assert_type(ai.summarise("text", style="tldr", length=40, format="markdown", language="de", seed=1), Summary)
+    assert_type(ai.summarize("text"), Summary)
+    assert_type(ai.analyse("text", Sentiment), Analysis[Sentiment])
+    assert_type(ai.analyze("text", Entities), Analysis[Entities])
+    assert_type(ai.analyse("text", Colour, examples=[("sky", Colour.BLUE)]), Analysis[Colour])
+    assert_type(ai.analyse("text", Literal["spam", "ham"]), Analysis[Literal["spam", "ham"]])
+    assert_type(ai.analyse("text", Invoice, abstain_below=0.5), Analysis[Invoice])
+    assert_type(ai.analyse("text", list[Person]), Analysis[list[Person]])
+    assert_type(ai.analyse("text", {"type": "object"}), Analysis[JsonValue])
+    assert_type(ai.generate("prompt"), Generation[str])
+    assert_type(ai.generate([Message("user", "hello")], max_tokens=5, stop=["\n"]), Generation[str])
+    assert_type(ai.generate("prompt", output_type=Invoice), Generation[Invoice])
+    assert_type(ai.generate("prompt", output_type=Literal["a", "b"], seed=1), Generation[Literal["a", "b"]])
+    assert_type(ai.generate("prompt", output_type=re.compile("[a-z]+")), Generation[str])
+    assert_type(ai.generate("prompt", output_type=int | None).output, int | None)
+    with ai.stream("prompt", temperature=0.0) as stream:
+        for delta in stream:
+            assert_type(delta, str)
+        assert_type(stream.result(), Generation[str])
+    assert_type(ai.summarise_many(["a", "b"], on_error="return", window=2), Iterator[Summary])
+    assert_type(ai.analyse_many(["a"], Sentiment), Iterator[Analysis[Sentiment]])
+    assert_type(ai.generate_many(["a"], max_tokens=3), Iterator[Generation[str]])
+    assert_type(ai.chat("be brief").send("hello"), Generation[str])
+    assert_type(ai.explain("summarise", 8000), Selection)
+    assert_type(ai.count_tokens("text"), int)
+    assert_type(ai.context_length, int)
+
+
+async def asynchronous(ai: AsyncClient) -> None:
+    assert_type(await ai.summarise("text"), Summary)
+    assert_type(await ai.analyse("text", Sentiment), Analysis[Sentiment])
+    assert_type(await ai.analyse("text", Literal["spam", "ham"]), Analysis[Literal["spam", "ham"]])
+    assert_type(await ai.generate("prompt", output_type=Person), Generation[Person])
+    async with ai.stream("prompt") as stream:
+        async for delta in stream:
+            assert_type(delta, str)
+    async for summary in ai.summarise_many(["a"]):
+        assert_type(summary, Summary)
+
+
+def store() -> None:
+    model = models.pull("smollm2-135m-instruct", accept_licence=False, on_progress=None)
+    assert_type(model.name, str)
+    assert_type([installed.sha256 for installed in models.list()], list[str])
+    models.verify()
+    models.remove(model.name)
