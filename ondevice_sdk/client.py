@@ -363,7 +363,7 @@ class Client:
 
     def _many(
         self, flow: Callable[..., Flow[R]], items: Iterable[object], args: tuple[object, ...], **options: Any
-    ) -> Iterator[R]:
+    ) -> Iterator[Any]:
         for result in run_window(self._window(flow, items, args, **options)):
             yield result if isinstance(result, errors.OnDeviceError) else self._finish(result)
 

@@ -34,9 +34,13 @@ OnProgress = Callable[[Progress], None]
 ChooseVariant = Callable[[ModelSpec], str]
 
 
-def first_variant(spec: ModelSpec) -> str:
-    """The variant that the catalogue names first."""
-    return spec.variants[0].name
+def best_variant(spec: ModelSpec) -> str:
+    """The variant that suits this device best, of those whose file somebody has checked, if there are any."""
+    from ondevice_sdk.pipeline import Pipeline, Settings
+
+    fitting = [each for each in Pipeline(Settings(model=spec.name), specs=(spec,)).explain().candidates if each.rank]
+    checked = [each for each in fitting if spec.variant(each.variant).checked]
+    return next((each.variant for each in [*checked, *fitting]), spec.variants[0].name)
 
 
 def pull(
@@ -47,7 +51,7 @@ def pull(
     on_progress: OnProgress | None = None,
     source: str | None = None,
     spec: ModelSpec | None = None,
-    choose: ChooseVariant = first_variant,
+    choose: ChooseVariant = best_variant,
     store: Store | None = None,
 ) -> InstalledModel:
     """Install a model, from the network if need be. A model that is here is given back without any connection.
@@ -93,7 +97,7 @@ def pull(
         raise LicenceNotAccepted(
             f"{name} comes under {spec.licence}, which has to be accepted first",
             licence=spec.licence,
-            hint=f"read {spec.licence_url}, then pull with accept_licence=True",
+            hint=f"read {spec.licence_url}, then pull with accept_licence=True (--accept-licence)",
         )
     return _fetch(store, name, chosen.name, chosen.artifacts, spec.licence, accept_licence, chosen.format, on_progress)
 

@@ -95,7 +95,11 @@ class Pipeline:
 
     def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
         """Weigh every model, variant and backend for this device; nothing needs to be installed."""
-        installed = frozenset((model.name, model.variant) for model in self._models().installed())
+        here = self._models().installed()
+        name, _ = self._name()
+        if name is not None and all(name != known.name for known in (*self._specs(), *here)):
+            catalogue.get(name)  # raises, with the nearest names
+        installed = frozenset((model.name, model.variant) for model in here)
         return select(self._device(), self._specs(), self._offers(), installed, self._need(task, tokens))
 
     def resolve(self) -> Chosen:
@@ -146,8 +150,6 @@ class Pipeline:
         for model in self._models().installed():
             if model.name not in known and name in (None, model.name) and variant in (None, model.variant):
                 return self._weigh_file(self._models().resolve(model.name, model.variant))
-        if name is not None and name not in known:
-            catalogue.get(name)  # raises, with the nearest names
         if selection.chosen is None:
             raise no_model_fits(selection)
         wanted = name or selection.chosen.name
@@ -293,7 +295,9 @@ class Pipeline:
         return self.specs
 
     def _name(self) -> tuple[str | None, str | None]:
-        return catalogue.split_name(self.settings.model) if self.settings.model else (None, None)
+        """The model asked for as name and variant; nothing where it is a path or does not matter."""
+        model = self.settings.model
+        return (None, None) if model is None or _is_path(model) else catalogue.split_name(model)
 
     def _need(self, task: TaskName | None = None, tokens: int | None = None) -> Need:
         name, variant = self._name()

@@ -23,6 +23,9 @@ from ondevice_sdk.device import detect
 PROMPT = "Write a long story about a lighthouse keeper and her dog."
 
 
+_silent = llama_cpp.llama_log_callback(lambda *line: None)  # kept alive while the library may call it
+
+
 def bare_loop(path: str, threads: int, tokens: int) -> Callable[[], float]:
     """A greedy loop on the low-level functions, as short as it can be: tokens/s of the decode steps."""
     llama_cpp.llama_log_set(_silent, ctypes.c_void_p())
@@ -51,14 +54,10 @@ def bare_loop(path: str, threads: int, tokens: int) -> Callable[[], float]:
                 start = time.perf_counter()
             if step < tokens - 1:
                 assert llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(token, 1)) == 0
-        return (tokens - 1) / (time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return float((tokens - 1) / seconds)
 
     return run
-
-
-@llama_cpp.llama_log_callback
-def _silent(level: int, text: bytes, data: ctypes.c_void_p) -> None:
-    """Take the library's log lines and drop them."""
 
 
 def main() -> None:

@@ -236,7 +236,7 @@ def test_closing_the_iterator_cancels_the_rest() -> None:
 def test_errors_are_raised_or_given_in_place() -> None:
     for on_error in ("raise", "return"):
         desk = Desk()
-        window = Window(starts(desk, iter("ab")), size=2, on_error=on_error)  # type: ignore[arg-type]
+        window = Window(starts(desk, iter("ab")), size=2, on_error=on_error)
         window.advance()
         desk.tickets[0].fail("generation_failed")
         desk.tickets[1].answer(Tokenized((4,)))

@@ -5,7 +5,7 @@ control tokens, prefix cache, logits with a mild spread, so that sampling, seeds
 
 A model file is a small JSON object: `{"ondevice-echo": 1, "context_tokens": 2048}`. To test what happens in bad
 weather it may also have `delay_s` (seconds that every forward pass takes), `fail_at_token` and `crash_at_token` (a pass
-over this position of a sequence fails, or kills the process), `allocate_bytes` (memory taken while the model is loaded).
+over this position of a sequence fails, or kills the process), `allocate_bytes` (memory taken while it is loaded).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from ondevice_sdk.backends.api import (
     Probe,
     Segment,
 )
-from ondevice_sdk.errors import GenerationFailed, LoadFailed, ModelCorrupt
+from ondevice_sdk.errors import ConfigurationError, GenerationFailed, LoadFailed, ModelCorrupt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,7 +137,10 @@ class _EchoRunner(ModelRunner):
 
         self._np = np
         self._settings = settings
-        self.cache_tokens = options.context_tokens or settings.context_tokens
+        wanted = settings.context_tokens if options.context_tokens is None else options.context_tokens
+        if min(wanted, options.max_sequences, options.batch_tokens) < 1:
+            raise ConfigurationError("context_tokens, max_sequences and batch_tokens must be at least 1")
+        self.cache_tokens = wanted
         self.context_tokens = min(settings.context_tokens, self.cache_tokens)
         self.max_sequences = options.max_sequences
         self.max_batch_tokens = options.batch_tokens

@@ -35,7 +35,7 @@ Seed = Annotated[Optional[int], typer.Option(help="Sample with this seed.")]  # 
 
 
 def _client(model: str | None, privacy: PrivacyLevel, **options: Any) -> Client:
-    return Client(model, privacy=cast("PrivacyLevel", privacy), **options)
+    return Client(model, privacy=privacy, **options)
 
 
 @app.callback(invoke_without_command=True)
@@ -64,7 +64,7 @@ def summarise(
     with output.progress("summarise", quiet=as_json) as on_progress, _client(model, privacy, on_load=on_progress) as ai:
         summary = ai.summarise(
             text,
-            style=cast("Style", style),
+            style=style,
             length=int(length) if length.isdigit() else cast("Length", length),
             format="markdown" if markdown else "plain",
             language=language,
@@ -216,8 +216,8 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Show which model, variant and backend fit this device, and why the others do not."""
-    with Client(model, privacy="off", prefer=cast("Prefer", prefer)) as ai:  # nothing is loaded, so nothing to protect
-        selection = ai.explain(cast("TaskName", task) if task else None, tokens)
+    with Client(model, privacy="off", prefer=prefer) as ai:  # nothing is loaded, so nothing to protect
+        selection = ai.explain(task, tokens)
     if as_json:
         output.show_json(selection)
         return

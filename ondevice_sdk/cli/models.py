@@ -81,7 +81,7 @@ def verify(
         output.show_json(results)
     else:
         for result in results:
-            print(f"{'ok     ' if result.ok else 'CORRUPT'}  {result.name}:{result.variant}  {result.detail}")
+            print(f"{'ok     ' if result.ok else 'CORRUPT'}  {result.name}:{result.variant}  {result.reason}")
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 

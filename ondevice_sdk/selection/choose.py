@@ -120,9 +120,14 @@ def _weigh_all(
         for variant in spec.variants:
             if need.variant is not None and variant.name != need.variant:
                 continue
-            for offer in backends:
+            for offer in _readers(variant, backends):
                 if need.backends is None or offer.name in need.backends:
                     yield _weigh(device, spec, variant, offer, (spec.name, variant.name) in installed, need)
+
+
+def _readers(variant: Variant, backends: Sequence[BackendOffer]) -> Sequence[BackendOffer]:
+    """The backends that read the variant's format; all of them where none does, so that the reason can be shown."""
+    return [offer for offer in backends if variant.format in offer.formats] or backends
 
 
 def _weigh(

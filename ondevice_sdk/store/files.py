@@ -29,10 +29,11 @@ def store_errors(doing: str, place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _FULL:
             raise full(place) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            hint = "set ONDEVICE_HOME to a directory that you may write to"
-            raise StoreError(f"may not {doing} in {place}: {error.strerror}", hint=hint) from error
-        raise StoreError(f"could not {doing} in {place}: {error.strerror or type(error).__name__}") from error
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        raise StoreError(
+            f"{'may' if denied else 'could'} not {doing} in {place}: {error.strerror or type(error).__name__}",
+            hint="set ONDEVICE_HOME to a directory that you may write to",
+        ) from error
 
 
 def full(place: Path) -> StoreError:

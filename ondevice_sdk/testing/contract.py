@@ -341,16 +341,19 @@ class BackendContract:
         assert all(count >= 1 for count in result.token_counts)
 
     def test_score_does_not_depend_on_company(self, engine: Engine) -> None:
-        """A continuation has the same score alone and among others, up to floating point."""
+        """A continuation has the same score alone and among others, up to floating point.
+
+        Small quantised models amplify the last bits: 0.15 a token is noise, another token's score is not.
+        """
         if Capability.SCORE not in engine.capabilities:
             pytest.skip("the engine does not claim scores")
         texts = tuple(f" number {n} and some more words" for n in range(7))
         together = answer(engine, Score(self.prompt, texts))
         assert isinstance(together, Scored)
-        for text, logprob in zip(texts, together.logprobs, strict=True):
+        for text, logprob, count in zip(texts, together.logprobs, together.token_counts, strict=True):
             alone = answer(engine, Score(self.prompt, (text,)))
             assert isinstance(alone, Scored)
-            assert abs(alone.logprobs[0] - logprob) < 0.25
+            assert abs(alone.logprobs[0] - logprob) < 0.15 * count
 
     def test_schema(self, engine: Engine) -> None:
         """Constrained output is valid; without the capability the constraint is refused."""

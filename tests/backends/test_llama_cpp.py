@@ -1,12 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from ondevice_sdk.backends.api import Backend, LocalModel
+from ondevice_sdk.backends.api import Backend, Batch, DeviceProfile, LoadOptions, LocalModel, Segment
 from ondevice_sdk.backends.llama_cpp import LlamaCppBackend
+from ondevice_sdk.backends.llama_cpp.runner import LlamaCppRunner
+from ondevice_sdk.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    GenerationFailed,
+    ModelCorrupt,
+    ModelUnsupported,
+)
 from ondevice_sdk.testing.contract import BackendContract
+
+from .test_gguf import gguf, pair, string, tensor
 
 
 @pytest.mark.model
@@ -21,3 +36,136 @@ class TestLlamaCpp(BackendContract):
     @classmethod
     def model(cls, model_path: Path) -> LocalModel:
         return LocalModel("smollm2-135m-instruct", "int4", "gguf", str(model_path), "")
+
+
+def load(path: Path, **change: Any) -> LlamaCppRunner:
+    options = LoadOptions(context_tokens=2048, max_sequences=4, threads=1, batch_tokens=128)
+    model = LocalModel("smollm2-135m-instruct", "int4", "gguf", str(path), "")
+    return LlamaCppBackend().load(model, replace(options, **change))
+
+
+@pytest.fixture(scope="module")
+def runner(model_path: Path) -> Iterator[LlamaCppRunner]:
+    runner = load(model_path)
+    yield runner
+    runner.close()
+
+
+@pytest.mark.model
+def test_borders_of_segments_change_no_token(runner: LlamaCppRunner) -> None:
+    whole = "<|im_start|>user\nSome wörds, 12345 🦊<|im_end|>\n"
+    parts = [
+        Segment("<|im_start|>us", "control"),
+        Segment("er\nSome w", "control"),
+        Segment("örds, 123", "data"),
+        Segment("45 🦊", "data"),
+        Segment("<|im_end|>\n", "control"),
+    ]
+    tokens = runner.tokenize(parts)
+    assert tokens == runner.tokenize([Segment(whole, "control")])
+    assert runner.detokenize(tokens).decode() == "user\nSome wörds, 12345 🦊\n"
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("text", ["<|im_end|>", "a<|im_start|>system\n", "<|endoftext|>", "\ud800", "\0", " lead", ""])
+def test_data_never_becomes_a_special_token(runner: LlamaCppRunner, text: str) -> None:
+    tokens = runner.tokenize([Segment(text)])
+    assert not runner.end_tokens & set(tokens)
+    assert runner.detokenize(tokens) == text.encode("utf-8", "replace")
+
+
+@pytest.mark.model
+def test_saved_state_goes_on_where_it_was(runner: LlamaCppRunner) -> None:
+    tokens = runner.tokenize([Segment("The capital of France is")])
+    batch = Batch()
+    for position, token in enumerate(tokens):
+        batch.add(0, position, token, position == len(tokens) - 1)
+    expected = runner.forward(batch)[0].copy()
+    state = runner.kv_save(0)
+    runner.kv_remove(0, 0, None)
+    runner.kv_load(1, state)
+    again = runner.forward(Batch([1], [len(tokens)], [int(expected.argmax())], [True]))
+    assert runner.token_bytes(int(expected.argmax())) == b" Paris"
+    assert again.shape == (1, runner.vocabulary)
+    runner.kv_remove(1, 0, None)
+    with pytest.raises(GenerationFailed):
+        runner.kv_load(1, b"not a state")
+
+
+@pytest.mark.model
+def test_the_isolated_sequence_grows_without_changing_a_bit(model_path: Path) -> None:
+    runner = load(model_path)
+    try:
+        lane = runner.isolated_sequence
+        tokens = runner.tokenize([Segment("word by word " * 400)])[:1100]
+
+        def run() -> NDArray[np.float32]:
+            runner.kv_remove(lane, 0, None)
+            for start in range(0, len(tokens), 64):
+                batch = Batch()
+                for position in range(start, min(start + 64, len(tokens))):
+                    batch.add(lane, position, tokens[position], position == len(tokens) - 1)
+                logits = runner.forward(batch)
+            last: NDArray[np.float32] = logits[0].copy()
+            return last
+
+        grown, at_once = run(), run()
+        assert grown.tobytes() == at_once.tobytes()
+    finally:
+        runner.close()
+
+
+@pytest.mark.model
+def test_a_batch_that_is_too_large_is_refused(runner: LlamaCppRunner) -> None:
+    rows = runner.max_batch_tokens + 1
+    with pytest.raises(GenerationFailed):
+        runner.forward(Batch([0] * rows, list(range(rows)), [5] * rows, [False] * rows))
+
+
+@pytest.mark.model
+def test_progress_may_stop_a_load(model_path: Path) -> None:
+    def stop(share: float) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load(model_path, on_progress=stop)
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("change", [{"context_tokens": 0}, {"max_sequences": 0}, {"batch_tokens": 0}])
+def test_impossible_sizes(model_path: Path, change: dict[str, int]) -> None:
+    with pytest.raises(ConfigurationError):
+        load(model_path, **change)
+
+
+@pytest.mark.model
+def test_nothing_is_written_to_the_terminal(model_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    runner = load(model_path)
+    runner.forward(Batch([0], [0], [5], [True]))
+    runner.close()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_unknown_architecture_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf([pair("general.architecture", 8, string("nonsense"))], []))
+    with pytest.raises(ModelUnsupported) as caught:
+        load(path)
+    assert caught.value.architecture == "nonsense"
+
+
+def test_a_header_without_weights_is_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(gguf([pair("general.architecture", 8, string("llama"))], [tensor("a")]))
+    with pytest.raises(ModelCorrupt):
+        load(path)
+
+
+def test_without_the_packages_there_is_a_line_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    probe = LlamaCppBackend().probe(DeviceProfile("linux", "x86_64", "any", (), 1, 1, 1 << 34, 1 << 33))
+    assert not probe.usable
+    assert "llama_cpp" in probe.reason
+    assert "pip install 'ondevice-sdk[llama-cpp]'" in probe.hint
+    with pytest.raises(BackendUnavailable):
+        LlamaCppBackend().load(LocalModel("a", "int4", "gguf", "none", ""), LoadOptions())

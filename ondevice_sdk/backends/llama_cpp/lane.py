@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LaneOptions:
-    """Sizes of a context, in tokens, sequences, rows and threads (0: llama.cpp's default)."""
+    """Sizes of a context, in tokens, sequences, rows and threads."""
 
     tokens: int
     sequences: int
@@ -44,8 +44,7 @@ class Lane:
         params.kv_unified = True
         params.swa_full = True  # a sliding-window cache could not give back an earlier prefix
         params.no_perf = True
-        if options.threads:
-            params.n_threads = params.n_threads_batch = options.threads
+        params.n_threads = params.n_threads_batch = options.threads
         self._context = llama_cpp.llama_init_from_model(model, params)
         if not self._context:
             raise LoadFailed("llama.cpp could not make a context", hint="use a smaller model, or a smaller context")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -30,6 +31,8 @@ _ISOLATED_TOKENS = 1024
 
 class LlamaCppRunner(ModelRunner):
     """One loaded GGUF model with a KV cache that all its sequences share."""
+
+    isolated_sequence: int
 
     def __init__(self, model: LocalModel, header: Header, options: LoadOptions, *, default_context: int) -> None:
         import llama_cpp
@@ -79,14 +82,18 @@ class LlamaCppRunner(ModelRunner):
     def _open_context(self, options: LoadOptions, default_context: int, lines: Iterable[str]) -> None:
         lib = self._lib
         trained: int = lib.llama_model_n_ctx_train(self._model)
-        wanted = options.context_tokens or min(trained, default_context)
+        wanted = min(trained, default_context) if options.context_tokens is None else options.context_tokens
         if wanted < 1 or options.max_sequences < 1 or options.batch_tokens < 1:
             raise ConfigurationError("context_tokens, max_sequences and batch_tokens must be at least 1")
         if options.max_sequences > (most := lib.llama_max_parallel_sequences()):
             raise ConfigurationError(f"llama.cpp runs at most {most} sequences")
         rows = min(options.batch_tokens, wanted)
         self._sizes = LaneOptions(
-            wanted, options.max_sequences, rows, max(_MAX_LOGITS, options.max_sequences), options.threads or 0
+            wanted,
+            options.max_sequences,
+            rows,
+            max(_MAX_LOGITS, options.max_sequences),
+            options.threads or _usable_cores(),
         )
         try:
             self._shared = Lane(self._model, self._sizes, self.vocabulary)
@@ -187,6 +194,13 @@ class LlamaCppRunner(ModelRunner):
         if self._model:
             self._lib.llama_model_free(self._model)
             self._model = None
+
+
+def _usable_cores() -> int:
+    """Cores that this process may run on: llama.cpp's own default of four threads ignores the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _load_model(path: str, header: Header, options: LoadOptions) -> Any:
