@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ondevice_sdk import catalogue, errors
 from ondevice_sdk.backends.api import Backend, Capability, LoadOptions, LocalModel
 from ondevice_sdk.call import Call, ProgressCallback
+from ondevice_sdk.catalogue import Artifact, ModelSpec, Variant, gguf
 from ondevice_sdk.selection import BackendOffer, Need, choose_installed, no_model_fits, plan, select, usable_memory
 from ondevice_sdk.selection.choose import WORKER_BYTES
 from ondevice_sdk.tasks.flow import Flow
@@ -31,7 +32,6 @@ from ondevice_sdk.types import (
 )
 
 if TYPE_CHECKING:
-    from ondevice_sdk.catalogue import ModelSpec
     from ondevice_sdk.runtime.executor import Executor
     from ondevice_sdk.store import Store
 
@@ -97,7 +97,7 @@ class Pipeline:
         """Weigh every model, variant and backend for this device; nothing needs to be installed."""
         here = self._models().installed()
         name, _ = self._name()
-        if name is not None and all(name != known.name for known in (*self._specs(), *here)):
+        if name is not None and name not in {*(s.name for s in self._specs()), *(m.name for m in here)}:
             catalogue.get(name)  # raises, with the nearest names
         installed = frozenset((model.name, model.variant) for model in here)
         return select(self._device(), self._specs(), self._offers(), installed, self._need(task, tokens))
@@ -160,20 +160,27 @@ class Pipeline:
         )
 
     def _weigh_file(self, model: LocalModel) -> Chosen:
-        """A file of which only the size is known: refused where that alone is too much."""
-        size = sum(Path(name).stat().st_size for name in model.files or (model.path,)) + WORKER_BYTES
-        room = usable_memory(self._device())
-        if size > room:
-            reason = f"the weights and the worker need {size / 1e9:.2f} GB, {room / 1e9:.2f} GB can be used"
-            raise errors.NoModelFits(reason, rejections={model.name: reason})
+        """A file outside the catalogue: weighed by its own header, refused with the numbers where it does not fit."""
         offers = [offer for offer in self._offers() if model.format in offer.formats]
-        usable = next((offer for offer in offers if offer.usable), None)
-        if usable is not None:
-            return self._choose(model, usable.name, self.settings.context)
-        reason, hint = (offers[0].reason, offers[0].hint) if offers else (f"none reads {model.format} files", "")
-        raise errors.BackendUnavailable(
-            f"no backend can run this model: {reason}", reason=reason, hint=hint or "see `ondevice backends`"
-        )
+        offer = next((offer for offer in offers if offer.usable), None)
+        if offer is None:
+            reason, hint = (offers[0].reason, offers[0].hint) if offers else (f"none reads {model.format} files", "")
+            raise errors.BackendUnavailable(
+                f"no backend can run this model: {reason}", reason=reason, hint=hint or "see `ondevice backends`"
+            )
+        size = sum(Path(name).stat().st_size for name in model.files or (model.path,))
+        context, needed = self.settings.context, size + WORKER_BYTES
+        shape = gguf.read_header(model.path).shape if model.format == "gguf" else None
+        if shape is not None:
+            variant = Variant("int4", model.format, "", 0.0, (Artifact(f"file:{model.path}", size),))
+            spec = ModelSpec(model.name, model.name, shape, (variant,), "", "", must_accept=False, languages=())
+            fitting = plan(self._device(), spec, variant, offer, self._need())
+            context, needed = fitting.context_tokens, fitting.memory_bytes
+        room = usable_memory(self._device())
+        if needed > room:
+            reason = f"needs {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB can be used"
+            raise errors.NoModelFits(f"{model.name} {reason}", rejections={model.name: reason})
+        return self._choose(model, offer.name, context)
 
     def _choose(self, model: LocalModel, backend: str, context: int | None) -> Chosen:
         from ondevice_sdk.backends import registry

@@ -23,7 +23,7 @@ from ondevice_sdk.device import detect
 PROMPT = "Write a long story about a lighthouse keeper and her dog."
 
 
-_silent = llama_cpp.llama_log_callback(lambda *line: None)  # kept alive while the library may call it
+_silent = llama_cpp.llama_log_callback(lambda *_: None)  # kept alive while the library may call it
 
 
 def bare_loop(path: str, threads: int, tokens: int) -> Callable[[], float]:
@@ -76,7 +76,7 @@ def main() -> None:
         def through_client() -> float:
             usage = ai.generate(PROMPT, temperature=0, max_tokens=options.tokens, ignore_eos=True).usage
             assert usage.completion_tokens == options.tokens
-            return (options.tokens - 1) / usage.decode_s
+            return float(options.tokens - 1) / usage.decode_s
 
         loop(), through_client()
         for pair in range(options.pairs):

@@ -142,6 +142,7 @@ def test_ctrl_c_ends_quietly(ondevice: Command, tmp_path: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.slow
 def test_tasks_on_the_real_model(installed_store: Store) -> None:
     ondevice = Command(installed_store.root)
     document = Path(__file__).parent.parent / "examples" / "data" / "harbour_bridge.txt"

@@ -11,6 +11,11 @@ from typing import Final
 from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.types import PrivacyLevel
 
+# How long OpenMP threads spin at a barrier before they sleep. By default for so long that one busy neighbour on the
+# same cores all but stops decoding (measured with two threads on two cores: 0.5 tokens/s, with this 19; undisturbed no
+# difference outside the noise).
+SPIN: Final[Mapping[str, str]] = {"GOMP_SPINCOUNT": "4000"}
+
 # Good manners asked of libraries that would otherwise phone home; the guarantee is the kernel's refusal, never this.
 OFFLINE: Final[Mapping[str, str]] = {
     "CI": "true",  # openvino-telemetry
@@ -35,6 +40,7 @@ def variables(level: PrivacyLevel, home: str) -> dict[str, str]:
         "PATH": os.defpath,
         "TMPDIR": home,
         "XDG_CACHE_HOME": home,
+        **SPIN,
     }
     if "SYSTEMROOT" in os.environ:
         always["SYSTEMROOT"] = os.environ["SYSTEMROOT"]  # Windows cannot start Python without it

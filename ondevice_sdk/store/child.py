@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -72,9 +73,9 @@ def run(command: Sequence[str], work: Path, environment: Mapping[str, str], look
 def largest_file(directory: Path, suffix: str = "") -> int:
     """Bytes of the largest file below a directory: the one that is being downloaded. 0 while there is none."""
     largest = 0
-    for path in directory.rglob(f"*{suffix}"):
-        try:
-            largest = max(largest, path.stat().st_size if path.is_file() else 0)
-        except OSError:  # renamed meanwhile
-            continue
+    for folder, _, names in os.walk(directory):  # skips folders that vanish meanwhile
+        for name in names:
+            if name.endswith(suffix):
+                with contextlib.suppress(OSError):  # renamed meanwhile
+                    largest = max(largest, (Path(folder) / name).lstat().st_size)
     return largest

@@ -8,8 +8,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from ondevice_sdk.catalogue import gguf
 from ondevice_sdk.errors import ModelCorrupt, ModelNotInstalled
-from ondevice_sdk.store import gguf
 from ondevice_sdk.store.files import store_errors
 
 _MAX_JSON = 1 << 20

@@ -20,8 +20,7 @@ from ondevice_sdk.errors import (
     ModelUnsupported,
 )
 from ondevice_sdk.testing.contract import BackendContract
-
-from .test_gguf import gguf, pair, string, tensor
+from tests.catalogue.test_gguf import gguf, pair, string, tensor
 
 
 @pytest.mark.model
@@ -93,6 +92,7 @@ def test_saved_state_goes_on_where_it_was(runner: LlamaCppRunner) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.slow
 def test_the_isolated_sequence_grows_without_changing_a_bit(model_path: Path) -> None:
     runner = load(model_path)
     try:

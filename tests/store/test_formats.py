@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ondevice_sdk.catalogue import gguf as reader
 from ondevice_sdk.errors import ModelCorrupt, ModelNotInstalled
-from ondevice_sdk.store import gguf as reader
 from ondevice_sdk.store.formats import inspect, split_names
 
 from .helpers import gguf

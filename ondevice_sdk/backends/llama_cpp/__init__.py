@@ -18,7 +18,8 @@ from ondevice_sdk.backends.api import (
     ModelShape,
     Probe,
 )
-from ondevice_sdk.errors import BackendUnavailable
+from ondevice_sdk.catalogue.gguf import read_header
+from ondevice_sdk.errors import BackendUnavailable, LoadFailed
 
 if TYPE_CHECKING:
     from ondevice_sdk.backends.llama_cpp.runner import LlamaCppRunner
@@ -74,10 +75,13 @@ class LlamaCppBackend(Backend):
             raise BackendUnavailable(
                 "llama.cpp is not installed", reason=f"not installed: {', '.join(missing)}", hint=_HINT
             )
-        from ondevice_sdk.backends.llama_cpp.gguf import read_header
         from ondevice_sdk.backends.llama_cpp.runner import LlamaCppRunner
 
-        return LlamaCppRunner(model, read_header(model.path), options, default_context=_DEFAULT_CONTEXT)
+        try:
+            header = read_header(model.path)
+        except OSError as error:
+            raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
+        return LlamaCppRunner(model, header, options, default_context=_DEFAULT_CONTEXT)
 
 
 def _installed(module: str) -> bool:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice_sdk.backends.api import Batch, LoadOptions, LocalModel, ModelRunner, Segment
 from ondevice_sdk.backends.llama_cpp import log
-from ondevice_sdk.backends.llama_cpp.gguf import Header
 from ondevice_sdk.backends.llama_cpp.lane import Lane, LaneOptions
 from ondevice_sdk.backends.llama_cpp.vocabulary import Vocabulary
+from ondevice_sdk.catalogue.gguf import GgufHeader
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed, LoadFailed, ModelCorrupt, ModelUnsupported
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class LlamaCppRunner(ModelRunner):
 
     isolated_sequence: int
 
-    def __init__(self, model: LocalModel, header: Header, options: LoadOptions, *, default_context: int) -> None:
+    def __init__(self, model: LocalModel, header: GgufHeader, options: LoadOptions, *, default_context: int) -> None:
         import llama_cpp
 
         log.silence()
@@ -54,7 +54,7 @@ class LlamaCppRunner(ModelRunner):
             self.close()
             raise
 
-    def _describe(self, header: Header) -> None:
+    def _describe(self, header: GgufHeader) -> None:
         lib, model = self._lib, self._model
         if lib.llama_model_has_encoder(model) or not lib.llama_model_has_decoder(model):
             raise ModelUnsupported("not a decoder-only model", architecture=header.architecture)
@@ -203,7 +203,7 @@ def _usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _load_model(path: str, header: Header, options: LoadOptions) -> Any:
+def _load_model(path: str, header: GgufHeader, options: LoadOptions) -> Any:
     import llama_cpp
 
     params = llama_cpp.llama_model_default_params()

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ondevice_sdk.backends.llama_cpp.gguf import read_header
-from ondevice_sdk.errors import LoadFailed, ModelCorrupt
+from ondevice_sdk.catalogue.gguf import read_header
+from ondevice_sdk.errors import ModelCorrupt
 
 
 def string(text: str) -> bytes:
@@ -78,7 +78,7 @@ def test_damage_is_seen(tmp_path: Path, content: bytes) -> None:
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     for path in (tmp_path / "none.gguf", tmp_path):
-        with pytest.raises(LoadFailed):
+        with pytest.raises(OSError):
             read_header(str(path))
 
 
