@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from typing_extensions import Unpack
 
@@ -12,8 +12,15 @@ from ondevice_sdk.options import GenerateOptions
 from ondevice_sdk.stream import Stream
 from ondevice_sdk.types import Generation, Message
 
-if TYPE_CHECKING:
-    from ondevice_sdk.client import Client
+
+class Answering(Protocol):
+    """What a conversation needs of a client."""
+
+    def generate(self, prompt: Sequence[Message], **options: Unpack[GenerateOptions]) -> Generation[str]:
+        """See `Client.generate`."""
+
+    def stream(self, prompt: Sequence[Message], **options: Unpack[GenerateOptions]) -> Stream[str]:
+        """See `Client.stream`."""
 
 
 class ChatHistory:
@@ -43,7 +50,7 @@ class ChatHistory:
 class Chat(ChatHistory):
     """A conversation with a client's model. One thread at a time."""
 
-    def __init__(self, client: Client, instructions: str | None = None, messages: Sequence[Message] = ()) -> None:
+    def __init__(self, client: Answering, instructions: str | None = None, messages: Sequence[Message] = ()) -> None:
         super().__init__(instructions, messages)
         self._client = client
 
