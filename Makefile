@@ -36,7 +36,8 @@ imports: $(VENV)/.made
 
 check: lint types imports  ## lint, types, import contracts
 
-bench: $(VENV)/.made  ## decode speed of the client beside the bare library
+bench: $(VENV)/.made  ## import time, and decode speed of the client beside the bare library
+	@$(BIN)/python scripts/bench_import.py
 	@$(BIN)/python scripts/bench_decode.py
 
 clean:  ## remove the environment

@@ -151,8 +151,9 @@ class Pipeline:
             if model.name not in known and name in (None, model.name) and variant in (None, model.variant):
                 return self._weigh_file(self._models().resolve(model.name, model.variant))
         if selection.chosen is None:
+            self._require_backend({variant.format for spec in self._specs() for variant in spec.variants})
             raise no_model_fits(selection)
-        wanted = name or selection.chosen.name
+        wanted = self.settings.model or selection.chosen.name
         raise errors.ModelNotInstalled(
             f"the model {wanted} is not installed" if name else "no model that can run here is installed",
             model=wanted,
@@ -161,13 +162,7 @@ class Pipeline:
 
     def _weigh_file(self, model: LocalModel) -> Chosen:
         """A file outside the catalogue: weighed by its own header, refused with the numbers where it does not fit."""
-        offers = [offer for offer in self._offers() if model.format in offer.formats]
-        offer = next((offer for offer in offers if offer.usable), None)
-        if offer is None:
-            reason, hint = (offers[0].reason, offers[0].hint) if offers else (f"none reads {model.format} files", "")
-            raise errors.BackendUnavailable(
-                f"no backend can run this model: {reason}", reason=reason, hint=hint or "see `ondevice backends`"
-            )
+        offer = self._require_backend({model.format})
         size = sum(Path(name).stat().st_size for name in model.files or (model.path,))
         context, needed = self.settings.context, size + WORKER_BYTES
         shape = gguf.read_header(model.path).shape if model.format == "gguf" else None
@@ -181,6 +176,18 @@ class Pipeline:
             reason = f"needs {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB can be used"
             raise errors.NoModelFits(f"{model.name} {reason}", rejections={model.name: reason})
         return self._choose(model, offer.name, context)
+
+    def _require_backend(self, formats: set[str]) -> BackendOffer:
+        """A usable backend that reads one of the formats, or the error that says what to install."""
+        offers = [offer for offer in self._offers() if offer.formats & formats]
+        for offer in offers:
+            if offer.usable:
+                return offer
+        reason = (
+            f"{offers[0].name}: {offers[0].reason}" if offers else f"none reads {' or '.join(sorted(formats))} files"
+        )
+        hint = offers[0].hint if offers else "see `ondevice backends`"
+        raise errors.BackendUnavailable(f"no backend is usable here ({reason})", reason=reason, hint=hint)
 
     def _choose(self, model: LocalModel, backend: str, context: int | None) -> Chosen:
         from ondevice_sdk.backends import registry

@@ -79,9 +79,9 @@ def show(renderable: object) -> None:
     """Print a rich object on standard output, without cutting lines when it is not a terminal."""
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)  # a hint may have square brackets
     if not console.is_terminal:
-        console = Console(width=160)
+        console = Console(markup=False, width=160)
     console.print(renderable)
 
 
