@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ondevice_sdk import catalogue, errors
 from ondevice_sdk.backends.api import Backend, Capability, LoadOptions, LocalModel
@@ -125,7 +125,11 @@ class Pipeline:
             backend = self._backends()[self.resolve().backend]
             missing = _NEEDED[task] - backend.probe(self._device()).capabilities
         except errors.ModelNotInstalled as error:
-            return Availability("downloadable", (error.message,) + ((error.hint,) if error.hint else ()))
+            name, _ = catalogue.split_name(error.model or catalogue.DEFAULT)
+            state: Literal["downloading", "downloadable"] = (
+                "downloading" if self._models().pulling(name) else "downloadable"
+            )
+            return Availability(state, (error.message,) + ((error.hint,) if error.hint else ()))
         except errors.OnDeviceError as error:
             return Availability("unavailable", (error.message,) + ((error.hint,) if error.hint else ()))
         if missing:

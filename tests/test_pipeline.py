@@ -81,3 +81,11 @@ def test_the_catalogue_decides_what_pull_takes(roomy: DeviceProfile) -> None:
 
     assert models.best_variant(catalogue.get("smollm2-135m-instruct")) == "int4"  # the one that somebody has checked
     assert models.best_variant(catalogue.get("qwen3-0.6b")) in ("int4", "int8")
+
+
+def test_a_pull_under_way_is_seen(store: Store, roomy: DeviceProfile) -> None:
+    with Client("smollm2-135m-instruct", store=store, device=roomy) as ai:
+        assert ai.availability("summarise").state == "downloadable"
+        with store.space.lock("smollm2-135m-instruct--int4"):
+            assert ai.availability("summarise").state == "downloading"
+        assert ai.availability("summarise").state == "downloadable"

@@ -82,6 +82,10 @@ class Store:
                 found.append(self._describe(self.manifest(name, variant)))
         return tuple(found)
 
+    def pulling(self, name: str) -> bool:
+        """Whether the model is being installed now, by this process or another."""
+        return self.space.held(f"{name}--")
+
     def resolve(self, name: str, variant: str | None = None) -> LocalModel:
         """The files of a model, each known to be what it was when it was installed.
 

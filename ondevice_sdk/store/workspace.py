@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -59,6 +60,16 @@ class Workspace:
             yield
         finally:
             held.release()
+
+    def held(self, start: str) -> bool:
+        """Whether somebody holds a lock whose name begins so."""
+        with store_errors("look at the locks", self.root):
+            for path in (self.root / "locks").glob(f"{glob.escape(start)}*.lock"):
+                lock = _acquire(path, blocking=False)
+                if lock is None:
+                    return True
+                lock.release()
+        return False
 
     @contextlib.contextmanager
     def session(self) -> Iterator[Path]:
