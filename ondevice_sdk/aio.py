@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -24,6 +24,7 @@ from ondevice_sdk.options import (
     AnalyseOptions,
     GenerateManyOptions,
     GenerateOptions,
+    Prompt,
     SummariseManyOptions,
     SummariseOptions,
     takes,
@@ -156,33 +157,43 @@ class AsyncClient:
     @overload
     async def generate(
         self,
-        prompt: str | Sequence[Message],
+        prompt: Prompt,
         *,
         output_type: re.Pattern[str] | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Generation[str]: ...
     @overload
     async def generate(
-        self, prompt: str | Sequence[Message], *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
+        self, prompt: Prompt, *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
     ) -> Generation[T]: ...
     @overload
     async def generate(
         self,
-        prompt: str | Sequence[Message],
+        prompt: Prompt,
         *,
         output_type: Mapping[str, JsonValue],
         **options: Unpack[GenerateOptions],
     ) -> Generation[JsonValue]: ...
     @takes(generate_flow, "timeout", "on_progress")
-    async def generate(self, prompt: str | Sequence[Message], **options: Any) -> Generation[Any]:
+    async def generate(self, prompt: Prompt, **options: Any) -> Generation[Any]:
         """See `Client.generate`."""
         return self._client._finish(await self._run(generate_flow, prompt, **options))
 
+    @overload
+    def stream(
+        self, prompt: Prompt, *, output_type: re.Pattern[str] | None = None, **options: Unpack[GenerateOptions]
+    ) -> AbstractAsyncContextManager[AsyncStream[str]]: ...
+    @overload
+    def stream(
+        self, prompt: Prompt, *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
+    ) -> AbstractAsyncContextManager[AsyncStream[T]]: ...
+    @overload
+    def stream(
+        self, prompt: Prompt, *, output_type: Mapping[str, JsonValue], **options: Unpack[GenerateOptions]
+    ) -> AbstractAsyncContextManager[AsyncStream[JsonValue]]: ...
     @takes(generate_flow, "timeout", "on_progress")
     @asynccontextmanager
-    async def stream(
-        self, prompt: str | Sequence[Message], **options: Unpack[GenerateOptions]
-    ) -> AsyncIterator[AsyncStream[str]]:
+    async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[AsyncStream[Any]]:
         """See `Client.stream`; use it as `async with ai.stream(...) as stream`."""
         call = await self._begin(generate_flow, prompt, stream=True, **options)
         async with AsyncStream(call, self._client._finish) as stream:
@@ -195,19 +206,41 @@ class AsyncClient:
 
     summarize_many = summarise_many
 
-    @takes(analyse_flow, "on_progress", "on_error", "window")
+    @overload
     def analyse_many(
         self, texts: Iterable[str], form: TypeForm[T], **options: Unpack[AnalyseManyOptions]
-    ) -> AsyncIterator[Analysis[T]]:
+    ) -> AsyncIterator[Analysis[T]]: ...
+    @overload
+    def analyse_many(
+        self, texts: Iterable[str], form: Mapping[str, JsonValue], **options: Unpack[AnalyseManyOptions]
+    ) -> AsyncIterator[Analysis[JsonValue]]: ...
+    @takes(analyse_flow, "on_progress", "on_error", "window")
+    def analyse_many(
+        self, texts: Iterable[str], form: Any, **options: Unpack[AnalyseManyOptions]
+    ) -> AsyncIterator[Analysis[Any]]:
         """See `Client.analyse_many`."""
         return self._many(analyse_flow, texts, (form,), **options)
 
     analyze_many = analyse_many
 
-    @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
+    @overload
     def generate_many(
-        self, prompts: Iterable[str | Sequence[Message]], **options: Unpack[GenerateManyOptions]
-    ) -> AsyncIterator[Generation[str]]:
+        self, prompts: Iterable[Prompt], *, output_type: None = None, **options: Unpack[GenerateManyOptions]
+    ) -> AsyncIterator[Generation[str]]: ...
+    @overload
+    def generate_many(
+        self, prompts: Iterable[Prompt], *, output_type: TypeForm[T], **options: Unpack[GenerateManyOptions]
+    ) -> AsyncIterator[Generation[T]]: ...
+    @overload
+    def generate_many(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        output_type: Mapping[str, JsonValue],
+        **options: Unpack[GenerateManyOptions],
+    ) -> AsyncIterator[Generation[JsonValue]]: ...
+    @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
+    def generate_many(self, prompts: Iterable[Prompt], **options: Any) -> AsyncIterator[Generation[Any]]:
         """See `Client.generate_many`."""
         return self._many(generate_flow, prompts, (), **options)
 

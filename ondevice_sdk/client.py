@@ -20,6 +20,7 @@ from ondevice_sdk.options import (
     AnalyseOptions,
     GenerateManyOptions,
     GenerateOptions,
+    Prompt,
     SummariseManyOptions,
     SummariseOptions,
     takes,
@@ -176,25 +177,25 @@ class Client:
     @overload
     def generate(
         self,
-        prompt: str | Sequence[Message],
+        prompt: Prompt,
         *,
         output_type: re.Pattern[str] | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Generation[str]: ...
     @overload
     def generate(
-        self, prompt: str | Sequence[Message], *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
+        self, prompt: Prompt, *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
     ) -> Generation[T]: ...
     @overload
     def generate(
         self,
-        prompt: str | Sequence[Message],
+        prompt: Prompt,
         *,
         output_type: Mapping[str, JsonValue],
         **options: Unpack[GenerateOptions],
     ) -> Generation[JsonValue]: ...
     @takes(generate_flow, "timeout", "on_progress")
-    def generate(self, prompt: str | Sequence[Message], **options: Any) -> Generation[Any]:
+    def generate(self, prompt: Prompt, **options: Any) -> Generation[Any]:
         """Write text, or a value of `output_type`.
 
         Args:
@@ -214,25 +215,23 @@ class Client:
     @overload
     def stream(
         self,
-        prompt: str | Sequence[Message],
+        prompt: Prompt,
         *,
         output_type: re.Pattern[str] | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Stream[str]: ...
     @overload
-    def stream(
-        self, prompt: str | Sequence[Message], *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]
-    ) -> Stream[T]: ...
+    def stream(self, prompt: Prompt, *, output_type: TypeForm[T], **options: Unpack[GenerateOptions]) -> Stream[T]: ...
     @overload
     def stream(
         self,
-        prompt: str | Sequence[Message],
+        prompt: Prompt,
         *,
         output_type: Mapping[str, JsonValue],
         **options: Unpack[GenerateOptions],
     ) -> Stream[JsonValue]: ...
     @takes(generate_flow, "timeout", "on_progress")
-    def stream(self, prompt: str | Sequence[Message], **options: Any) -> Stream[Any]:
+    def stream(self, prompt: Prompt, **options: Any) -> Stream[Any]:
         """As `generate`, but give the text piece by piece. Use it in a `with` block; see `Stream`."""
         return Stream(self._start(generate_flow, prompt, stream=True, **options), self._finish)
 
@@ -251,19 +250,41 @@ class Client:
 
     summarize_many = summarise_many
 
-    @takes(analyse_flow, "on_progress", "on_error", "window")
+    @overload
     def analyse_many(
         self, texts: Iterable[str], form: TypeForm[T], **options: Unpack[AnalyseManyOptions]
-    ) -> Iterator[Analysis[T]]:
+    ) -> Iterator[Analysis[T]]: ...
+    @overload
+    def analyse_many(
+        self, texts: Iterable[str], form: Mapping[str, JsonValue], **options: Unpack[AnalyseManyOptions]
+    ) -> Iterator[Analysis[JsonValue]]: ...
+    @takes(analyse_flow, "on_progress", "on_error", "window")
+    def analyse_many(
+        self, texts: Iterable[str], form: Any, **options: Unpack[AnalyseManyOptions]
+    ) -> Iterator[Analysis[Any]]:
         """Analyse texts as they come; see `summarise_many`."""
         return self._many(analyse_flow, texts, (form,), **options)
 
     analyze_many = analyse_many
 
-    @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
+    @overload
     def generate_many(
-        self, prompts: Iterable[str | Sequence[Message]], **options: Unpack[GenerateManyOptions]
-    ) -> Iterator[Generation[str]]:
+        self, prompts: Iterable[Prompt], *, output_type: None = None, **options: Unpack[GenerateManyOptions]
+    ) -> Iterator[Generation[str]]: ...
+    @overload
+    def generate_many(
+        self, prompts: Iterable[Prompt], *, output_type: TypeForm[T], **options: Unpack[GenerateManyOptions]
+    ) -> Iterator[Generation[T]]: ...
+    @overload
+    def generate_many(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        output_type: Mapping[str, JsonValue],
+        **options: Unpack[GenerateManyOptions],
+    ) -> Iterator[Generation[JsonValue]]: ...
+    @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
+    def generate_many(self, prompts: Iterable[Prompt], **options: Any) -> Iterator[Generation[Any]]:
         """Answer prompts as they come; see `summarise_many`."""
         return self._many(generate_flow, prompts, (), **options)
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
 
 from ondevice_sdk.call import OnError, ProgressCallback
-from ondevice_sdk.types import Format, Length, Style
+from ondevice_sdk.types import Format, Length, Message, Style
 
+Prompt: TypeAlias = str | Sequence[Message]
 F = TypeVar("F", bound=Callable[..., Any])
 
 _INNER = frozenset({"context_tokens", "stream"})  # parameters of flows that the client sets

@@ -62,7 +62,9 @@ def sync(ai: Client) -> None:
         assert_type(stream.result(), Generation[str])
     assert_type(ai.summarise_many(["a", "b"], on_error="return", window=2), Iterator[Summary])
     assert_type(ai.analyse_many(["a"], Sentiment), Iterator[Analysis[Sentiment]])
+    assert_type(ai.analyse_many(["a"], {"type": "object"}), Iterator[Analysis[JsonValue]])
     assert_type(ai.generate_many(["a"], max_tokens=3), Iterator[Generation[str]])
+    assert_type(ai.generate_many(["a"], output_type=Invoice), Iterator[Generation[Invoice]])
     assert_type(ai.chat("be brief").send("hello"), Generation[str])
     assert_type(ai.explain("summarise", 8000), Selection)
     assert_type(ai.count_tokens("text"), int)
@@ -77,6 +79,8 @@ async def asynchronous(ai: AsyncClient) -> None:
     async with ai.stream("prompt") as stream:
         async for delta in stream:
             assert_type(delta, str)
+    async with ai.stream("prompt", output_type=Invoice) as typed:
+        assert_type((await typed.result()).output, Invoice)
     async for summary in ai.summarise_many(["a"]):
         assert_type(summary, Summary)
 
