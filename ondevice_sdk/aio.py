@@ -7,16 +7,17 @@ without holding a thread; whatever cancels the task cancels the request.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, NoReturn, Self, TypeVar, cast, overload
 
 from typing_extensions import TypeForm, Unpack
 
 from ondevice_sdk import errors
-from ondevice_sdk.call import Call, Work
+from ondevice_sdk.call import Call, Window, Work
 from ondevice_sdk.chat import ChatHistory
 from ondevice_sdk.client import Client
 from ondevice_sdk.options import (
@@ -29,7 +30,7 @@ from ondevice_sdk.options import (
     SummariseOptions,
     takes,
 )
-from ondevice_sdk.stream import StreamState
+from ondevice_sdk.stream import CANCEL_S, StreamState
 from ondevice_sdk.tasks.analyse import analyse as analyse_flow
 from ondevice_sdk.tasks.counting import count_tokens as count_tokens_flow
 from ondevice_sdk.tasks.counting import prewarm as prewarm_flow
@@ -44,6 +45,7 @@ from ondevice_sdk.types import (
     Message,
     ModelInfo,
     PrivacyReport,
+    PromptProgress,
     Selection,
     StreamEvent,
     Summary,
@@ -87,33 +89,34 @@ class AsyncWaiter:
 
 
 class AsyncStream(StreamState[T]):
-    """As `Stream`, with `async with` and `async for`. Holds no thread."""
+    """As `Stream`, with `async with` and `async for`. Holds no thread. Made in the event loop that reads it."""
+
+    def __init__(self, call: Call[Generation[T]], finish: Callable[[Generation[T]], Generation[T]]) -> None:
+        super().__init__(call, finish)
+        self._waiter = AsyncWaiter(call)
 
     def __aiter__(self) -> AsyncIterator[str]:
-        events = self.events()
-        return (event.text async for event in events if isinstance(event, TextDelta))
+        return AsyncDeltas(self.events())
 
     def events(self) -> AsyncIterator[StreamEvent]:
         """Typed events: prompt progress, text deltas, and `Completed` at the end."""
         self._claim()
-        return self._events()
+        return AsyncEvents(self)
 
-    async def _events(self) -> AsyncIterator[StreamEvent]:
-        waiter = AsyncWaiter(self._call)
-        over = False
-        while not over:
-            events, over = self._ready()
-            for event in events:
-                yield event
-            if not over:
-                await waiter.wait(self._call.remaining)
+    async def _next(self) -> Sequence[PromptProgress | TextDelta]:
+        """Wait for the next events; none when the call is over."""
+        with self._alone():
+            events, ready = self._arrived()
+            while not ready:
+                await self._waiter.wait(self._call.remaining)
+                events, ready = self._arrived()
+            return events
 
     async def result(self) -> Generation[T]:
         """Wait for the end, dropping deltas that nobody has read, and give the whole."""
         self._consumed = True
-        waiter = AsyncWaiter(self._call)
-        while not self._ready()[1]:
-            await waiter.wait(self._call.remaining)
+        while await self._next():
+            pass
         return self._value()
 
     async def __aenter__(self) -> Self:
@@ -122,10 +125,95 @@ class AsyncStream(StreamState[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._call.abandon()
+        try:
+            if kind is None:
+                await self._end()
+        finally:
+            self._call.abandon()
 
-    def __del__(self) -> None:
-        self._call.abandon()
+    async def _end(self) -> None:
+        import anyio
+
+        self.cancel()
+        with anyio.move_on_after(CANCEL_S):
+            while not self._call.advance():
+                await self._waiter.wait()
+
+
+# Iterators and no generators: one that is left early needs no `aclose`, which nobody writes around an `async for`.
+
+
+class AsyncEvents(AsyncIterator[StreamEvent]):
+    """The events of a stream."""
+
+    def __init__(self, stream: AsyncStream[Any]) -> None:
+        self._stream = stream
+        self._arrived = deque[StreamEvent]()
+        self._over = False
+
+    async def __anext__(self) -> StreamEvent:
+        if not self._arrived and not self._over:
+            self._arrived.extend(await self._stream._next())
+            if not self._arrived:
+                self._over = True
+                self._arrived.append(self._stream._completed())
+        if not self._arrived:
+            raise StopAsyncIteration
+        return self._arrived.popleft()
+
+
+class AsyncDeltas(AsyncIterator[str]):
+    """The pieces of text among the events of a stream."""
+
+    def __init__(self, events: AsyncIterator[StreamEvent]) -> None:
+        self._events = events
+
+    async def __anext__(self) -> str:
+        async for event in self._events:
+            if isinstance(event, TextDelta):
+                return event.text
+        raise StopAsyncIteration
+
+
+class AsyncResults(AsyncIterator[T]):
+    """The results of a window, in order. `aclose`, an error, or being forgotten ends the rest."""
+
+    def __init__(self, open_window: Callable[[], Awaitable[Window[Any]]], finish: Callable[[Any], Any]) -> None:
+        self._open = open_window
+        self._finish = finish
+        self._window: Window[Any] | None = None
+        self._waiter: AsyncWaiter | None = None
+        self._over = False
+
+    async def __anext__(self) -> T:
+        if self._over:
+            raise StopAsyncIteration
+        try:
+            if self._window is None or self._waiter is None:
+                self._window = await self._open()
+                self._waiter = AsyncWaiter(self._window)
+            while not await in_thread(self._window.advance):
+                await self._waiter.wait(self._window.remaining)
+            if self._window.finished:
+                raise StopAsyncIteration
+            result: Any = self._window.take()
+        except BaseException:
+            await self.aclose()
+            raise
+        return cast("T", result if isinstance(result, errors.OnDeviceError) else self._finish(result))
+
+    async def aclose(self) -> None:
+        """Cancel what is under way. Idempotent."""
+        self._over = True
+        if self._window is not None:
+            self._window.abandon()
+
+
+async def in_thread(function: Callable[[], V]) -> V:
+    """Run what may have to wait, in a thread of the pool."""
+    from anyio import to_thread
+
+    return await to_thread.run_sync(function)
 
 
 class AsyncClient:
@@ -177,7 +265,7 @@ class AsyncClient:
     @takes(generate_flow, "timeout", "on_progress")
     async def generate(self, prompt: Prompt, **options: Any) -> Generation[Any]:
         """See `Client.generate`."""
-        return self._client._finish(await self._run(generate_flow, prompt, **options))
+        return self._client._finish(await self._run(generate_flow, prompt, stream=False, **options))
 
     @overload
     def stream(
@@ -242,7 +330,7 @@ class AsyncClient:
     @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
     def generate_many(self, prompts: Iterable[Prompt], **options: Any) -> AsyncIterator[Generation[Any]]:
         """See `Client.generate_many`."""
-        return self._many(generate_flow, prompts, (), **options)
+        return self._many(generate_flow, prompts, (), stream=False, **options)
 
     def chat(self, instructions: str | None = None) -> AsyncChat:
         """See `Client.chat`."""
@@ -254,36 +342,36 @@ class AsyncClient:
 
     async def context_length(self) -> int:
         """See `Client.context_length`; a method here, because it may have to load the model."""
-        return await self._thread(lambda: self._client.context_length)
+        return await in_thread(lambda: self._client.context_length)
 
     async def model(self) -> ModelInfo:
         """See `Client.model`; a method here, because it reads the disk."""
-        return await self._thread(lambda: self._client.model)
+        return await in_thread(lambda: self._client.model)
 
     async def prewarm(self, prefix: str | None = None) -> None:
         """See `Client.prewarm`."""
-        await self._thread(self._client.prewarm)
+        await in_thread(self._client.prewarm)
         if prefix:
             await self._run(prewarm_flow, prefix)
 
     async def availability(self, task: TaskName) -> Availability:
         """See `Client.availability`."""
-        return await self._thread(lambda: self._client.availability(task))
+        return await in_thread(lambda: self._client.availability(task))
 
     async def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
         """See `Client.explain`."""
-        return await self._thread(lambda: self._client.explain(task, tokens))
+        return await in_thread(lambda: self._client.explain(task, tokens))
 
     async def privacy_report(self) -> PrivacyReport:
         """See `Client.privacy_report`."""
-        return await self._thread(self._client.privacy_report)
+        return await in_thread(self._client.privacy_report)
 
     async def close(self) -> None:
         """See `Client.close`."""
         import anyio
 
         with anyio.CancelScope(shield=True):
-            await self._thread(self._client.close)
+            await in_thread(self._client.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -295,39 +383,27 @@ class AsyncClient:
 
     # --- inner steps --------------------------------------------------------------------------------------------------
 
-    async def _thread(self, function: Callable[[], V]) -> V:
-        from anyio import to_thread
-
-        return await to_thread.run_sync(function)
-
     async def _begin(self, flow: Callable[..., Flow[V]], *args: object, **options: Any) -> Call[V]:
-        return await self._thread(partial(self._client._start, flow, *args, **options))
+        return await in_thread(partial(self._client._start, flow, *args, **options))
 
     async def _run(self, flow: Callable[..., Flow[V]], *args: object, **options: Any) -> V:
         call = await self._begin(flow, *args, **options)
         try:
             waiter = AsyncWaiter(call)
-            while not await self._thread(call.advance):
+            while not await in_thread(call.advance):
                 await waiter.wait(call.remaining)
             return call.result()
         finally:
             call.abandon()
 
-    async def _many(
+    def _many(
         self, flow: Callable[..., Flow[Any]], items: Iterable[object], args: tuple[object, ...], **options: Any
     ) -> AsyncIterator[Any]:
-        window = await self._thread(partial(self._client._window, flow, items, args, **options))
-        try:
-            waiter = AsyncWaiter(window)
-            while True:
-                while not await self._thread(window.advance):
-                    await waiter.wait()
-                if window.finished:
-                    return
-                result = window.take()
-                yield result if isinstance(result, errors.OnDeviceError) else self._client._finish(result)
-        finally:
-            window.abandon()
+        make = partial(self._client._window, flow, items, args, **options)
+        return AsyncResults(lambda: in_thread(make), self._client._finish)
+
+    def __reduce__(self) -> NoReturn:
+        self._client.__reduce__()
 
 
 class AsyncChat(ChatHistory):

@@ -1,16 +1,16 @@
 """Drive task flows: a `Call` feeds one flow with results, a `Window` keeps several calls going in order.
 
-Both are free of waiting, so that one piece of code serves sync and async callers: `set_wakeup` names a function that is
-called (from any thread) when there is something to do, `advance` does it, `abandon` ends what still runs.
+Both are `Work`, which is free of waiting, so that one piece of code serves sync and async callers.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from ondevice_sdk import errors
 from ondevice_sdk.backends import requests
@@ -22,21 +22,57 @@ T = TypeVar("T")
 OnError = Literal["raise", "return"]
 ProgressCallback = Callable[[Progress], None]
 
+_LONGEST_SLEEP_S: Final = 3600.0  # a timeout may be longer than the system can wait at once
 
-class Work(Protocol):
-    """What a waiter needs of a `Call` or a `Window`."""
 
+class Work(ABC):
+    """Work that one thread at a time advances, and that any thread may abandon meanwhile.
+
+    `set_wakeup` names a function that is called (from any thread) when there is something to do, `advance` does it,
+    `abandon` ends what still runs. Work that is forgotten is abandoned.
+    """
+
+    def __init__(self) -> None:
+        self._wakeup: Callable[[], None] = _ignore
+        self._abandoned = False
+        self._busy = threading.Lock()
+
+    @property
+    @abstractmethod
+    def remaining(self) -> float | None:
+        """Seconds until a deadline passes, None without one."""
+
+    @abstractmethod
     def set_wakeup(self, wakeup: Callable[[], None]) -> None:
-        """Name the function to call when there is something to do."""
+        """Call `wakeup` from any thread when `advance` has something to do."""
 
     def advance(self) -> bool:
-        """Do what can be done now; True when there is a result to take."""
+        """Do what can be done now; True when it is over, or there is a result to take."""
+        try:
+            with self._busy:
+                return self._advance()
+        finally:
+            if self._abandoned:  # by another thread, which could not end it meanwhile
+                self.abandon()
 
     def abandon(self) -> None:
-        """Stop and forget. Idempotent."""
+        """Stop whatever still runs and forget it. Idempotent."""
+        self._abandoned = True
+        if self._busy.acquire(blocking=False):
+            try:
+                self._drop()
+            finally:
+                self._busy.release()
+            self._wakeup()
+
+    @abstractmethod
+    def _advance(self) -> bool: ...
+
+    @abstractmethod
+    def _drop(self) -> None: ...
 
 
-class Call(Generic[T]):
+class Call(Work, Generic[T]):
     """One flow under way.
 
     Args:
@@ -56,12 +92,12 @@ class Call(Generic[T]):
         timeout: float | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
+        super().__init__()
         self._submit = submit
         self._flow = flow
         self._on_progress = on_progress
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._on_end = on_end
-        self._wakeup: Callable[[], None] = _ignore
         self._tickets: list[Ticket] = []
         self._results: list[requests.Result | None] = []
         self._stage = ""
@@ -85,9 +121,19 @@ class Call(Generic[T]):
         for ticket in self._tickets:
             ticket.set_wakeup(wakeup)
 
-    def advance(self) -> bool:
-        """Take in what has arrived and let the flow go on; True when the call is over."""
-        while self._outcome is None:
+    def _advance(self) -> bool:
+        try:
+            self._go_on()
+        except errors.OnDeviceError as error:
+            self._fail(error)
+        except BaseException as error:  # of the app's callback, or Ctrl-C: nothing goes on behind it
+            self._fail(error)
+            raise
+        return self._outcome is not None
+
+    def _go_on(self) -> None:
+        """Take in what has arrived and let the flow go on."""
+        while self._outcome is None and not self._abandoned:
             error = self._collect()
             if error is not None:
                 self._cancel_tickets()
@@ -95,11 +141,9 @@ class Call(Generic[T]):
             elif all(result is not None for result in self._results):
                 self._resume([result for result in self._results if result is not None], None)
             elif (remaining := self.remaining) is not None and remaining <= 0:
-                self._cancel_tickets()
-                self._finish(None, errors.DeadlineExceeded())
+                self._fail(errors.DeadlineExceeded())
             else:
-                return False
-        return True
+                return
 
     def take_deltas(self) -> list[PromptProgress | TextDelta]:
         """Stream events that arrived since the last call."""
@@ -119,11 +163,11 @@ class Call(Generic[T]):
         self._cancelled = True
         self._cancel_tickets()
 
-    def abandon(self) -> None:
-        """Stop whatever still runs and forget it."""
-        if self._outcome is None:
-            self._cancel_tickets()
-            self._finish(None, errors.Cancelled())
+    def _drop(self) -> None:
+        self._fail(errors.Cancelled())
+
+    def __del__(self) -> None:
+        self.abandon()
 
     # --- inner steps --------------------------------------------------------------------------------------------------
 
@@ -180,6 +224,11 @@ class Call(Generic[T]):
         for ticket in self._tickets:
             ticket.cancel()
 
+    def _fail(self, error: BaseException) -> None:
+        if self._outcome is None:
+            self._cancel_tickets()
+            self._finish(None, error)
+
     def _finish(self, value: T | None, error: BaseException | None) -> None:
         self._flow.close()
         self._outcome = (value, error)
@@ -187,8 +236,10 @@ class Call(Generic[T]):
             self._on_end()
 
 
-class Window(Generic[T]):
+class Window(Work, Generic[T]):
     """Calls over a sequence of items, at most `size` under way, results in the order of the items.
+
+    An item is asked for when no result is waiting to be taken, so that a slow source never holds back what is done.
 
     Args:
         starts: one function per item that starts its call; taken lazily.
@@ -197,35 +248,26 @@ class Window(Generic[T]):
     """
 
     def __init__(self, starts: Iterator[Callable[[], Call[T]]], size: int, on_error: OnError) -> None:
+        super().__init__()
         self._starts = starts
         self._size = size
         self._on_error = on_error
-        self._wakeup: Callable[[], None] = _ignore
         self._calls: deque[Call[T] | errors.OnDeviceError] = deque()
         self._exhausted = False
+        self._fault: Exception | None = None  # of the source of items, or nothing can be started any more
         self._ready: deque[T | errors.OnDeviceError] = deque()
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the first deadline of a call passes."""
+        times = [call.remaining for call in self._under_way()]
+        return min((time for time in times if time is not None), default=None)
 
     def set_wakeup(self, wakeup: Callable[[], None]) -> None:
         """Call `wakeup` from any thread when `advance` has something to do."""
         self._wakeup = wakeup
-        for call in self._calls:
-            if isinstance(call, Call):
-                call.set_wakeup(wakeup)
-
-    def advance(self) -> bool:
-        """Advance all calls; True when a result can be taken or all are taken."""
-        self._fill()
-        for call in self._calls:
-            if isinstance(call, Call):
-                call.advance()
-        while self._calls:
-            head = self._calls[0]
-            if isinstance(head, Call) and not head.advance():
-                break
-            self._calls.popleft()
-            self._settle(head)
-            self._fill()
-        return bool(self._ready) or self.finished
+        for call in self._under_way():
+            call.set_wakeup(wakeup)
 
     @property
     def finished(self) -> bool:
@@ -239,36 +281,64 @@ class Window(Generic[T]):
             raise item
         return item
 
-    def abandon(self) -> None:
-        """Stop all calls under way."""
-        for call in self._calls:
-            if isinstance(call, Call):
-                call.abandon()
+    def _advance(self) -> bool:
+        for call in self._under_way():
+            call.advance()
+        self._settle()
+        while not self._abandoned and self._take_item():
+            self._settle()
+            if self._ready:
+                break
+        if self.finished and self._fault is not None:
+            raise self._fault
+        return bool(self._ready) or self.finished
+
+    def _drop(self) -> None:
+        for call in self._under_way():
+            call.abandon()
         self._calls.clear()
-        self._exhausted = True
+        self._exhausted, self._fault = True, None
 
-    def _fill(self) -> None:
-        while not self._exhausted and len(self._calls) + len(self._ready) < self._size:
-            try:
-                start = next(self._starts)
-            except StopIteration:
-                self._exhausted = True
-                return
-            try:
-                call = start()
-                call.set_wakeup(self._wakeup)
-                self._calls.append(call)
-            except errors.OnDeviceError as error:
-                self._calls.append(error)
+    def _under_way(self) -> list[Call[T]]:
+        return [call for call in self._calls if isinstance(call, Call)]
 
-    def _settle(self, head: Call[T] | errors.OnDeviceError) -> None:
-        if isinstance(head, errors.OnDeviceError):
-            self._ready.append(head)
-            return
+    def _take_item(self) -> bool:
+        """Start the call of the next item; False if there is none, or no room."""
+        if self._exhausted or len(self._calls) + len(self._ready) >= self._size:
+            return False
         try:
-            self._ready.append(head.result())
+            start = next(self._starts)
+        except StopIteration:
+            self._exhausted = True
+            return False
+        except Exception as fault:  # noqa: BLE001 - raised when the results of the items before it were given
+            self._exhausted, self._fault = True, fault
+            return False
+        try:
+            call = start()
+            call.set_wakeup(self._wakeup)
+            self._calls.append(call)
+        except errors.ClientClosed as closed:
+            self._exhausted, self._fault = True, closed
+            return False
         except errors.OnDeviceError as error:
-            self._ready.append(error)
+            self._calls.append(error)
+        return True
+
+    def _settle(self) -> None:
+        """Move the results of the first calls, as far as they are over, to those that can be taken."""
+        while self._calls:
+            head = self._calls[0]
+            if isinstance(head, Call) and not head.advance():
+                return
+            self._calls.popleft()
+            if isinstance(head, errors.OnDeviceError):
+                self._ready.append(head)
+                continue
+            try:
+                self._ready.append(head.result())
+            except errors.OnDeviceError as error:
+                self._ready.append(error)
 
 
 class Waiter:
@@ -280,7 +350,7 @@ class Waiter:
 
     def wait(self, timeout: float | None = None) -> None:
         """Sleep until woken or `timeout` seconds passed; Ctrl-C interrupts it."""
-        self._event.wait(None if timeout is None else max(0.0, timeout))
+        self._event.wait(None if timeout is None else min(max(0.0, timeout), _LONGEST_SLEEP_S))
         self._event.clear()
 
 
@@ -301,7 +371,7 @@ def run_window(window: Window[T]) -> Iterator[Any]:
         waiter = Waiter(window)
         while True:
             while not window.advance():
-                waiter.wait()
+                waiter.wait(window.remaining)
             if window.finished:
                 return
             yield window.take()

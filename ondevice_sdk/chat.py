@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 
 from ondevice_sdk.options import GenerateOptions
 from ondevice_sdk.stream import Stream
+from ondevice_sdk.text.split import check_text
 from ondevice_sdk.types import Generation, Message
 
 
@@ -28,23 +29,24 @@ class ChatHistory:
 
     def __init__(self, instructions: str | None, messages: Sequence[Message] = ()) -> None:
         self._instructions = instructions
-        self._messages = list(messages)
+        self._messages = tuple(messages)  # not a list, which a copied conversation would share
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """The turns so far, without the instructions."""
-        return tuple(self._messages)
+        return self._messages
 
     def undo(self) -> None:
         """Forget the last question and its answer; nothing happens when there is none."""
-        del self._messages[-2:]
+        self._messages = self._messages[:-2]
 
     def _prompt(self, text: str) -> list[Message]:
+        check_text(text)  # the turns before must not make up for an empty one
         system = [Message("system", self._instructions)] if self._instructions else []
         return [*system, *self._messages, Message("user", text)]
 
     def _remember(self, text: str, answer: str) -> None:
-        self._messages += [Message("user", text), Message("assistant", answer)]
+        self._messages = (*self._messages, Message("user", text), Message("assistant", answer))
 
 
 class Chat(ChatHistory):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
 
 from typing_extensions import TypeForm, Unpack
 
@@ -23,6 +23,10 @@ from ondevice_sdk.options import (
     Prompt,
     SummariseManyOptions,
     SummariseOptions,
+    check_count,
+    check_seconds,
+    check_several,
+    check_word,
     takes,
 )
 from ondevice_sdk.pipeline import Pipeline, Settings
@@ -102,18 +106,23 @@ class Client:
         device: DeviceProfile | None = None,
         specs: Sequence[ModelSpec] | None = None,
     ) -> None:
-        _check_word("privacy", privacy, PrivacyLevel)
-        _check_word("isolation", isolation, Isolation)
-        _check_word("prefer", prefer, Prefer)
+        check_word("privacy", privacy, PrivacyLevel)
+        check_word("isolation", isolation, Isolation)
+        check_word("prefer", prefer, Prefer)
         if isolation == "thread" and privacy == "strict":
             raise errors.ConfigurationError(
                 'isolation="thread" cannot be strict: a thread shares the network of the app',
                 hint='use isolation="process", or say privacy="guarded"',
             )
-        if context is not None and context < 64:
-            raise errors.ConfigurationError(f"context must be at least 64 tokens, not {context}")
-        if keep_alive is not None and keep_alive < 0:
-            raise errors.ConfigurationError(f"keep_alive is in seconds and not negative: {keep_alive}")
+        if not isinstance(model, str | Path | None):
+            raise errors.ConfigurationError(f"model must be a name or a path, not {type(model).__name__}")
+        if context is not None:
+            check_count("context", context, 64)
+        if keep_alive is not None:
+            check_seconds("keep_alive", keep_alive)
+        for name, words in (("backends", backends), ("worker_command", worker_command)):
+            if words is not None:
+                check_several(name, words)
         if privacy == "strict":
             from ondevice_sdk.privacy.policy import check_available
 
@@ -210,7 +219,7 @@ class Client:
         Raises:
             InputTooLong, SchemaUnsupported, OutputInvalid, DeadlineExceeded, Unsupported, WorkerCrashed, ...
         """
-        return self._finish(run(self._start(generate_flow, prompt, **options)))
+        return self._finish(run(self._start(generate_flow, prompt, stream=False, **options)))
 
     @overload
     def stream(
@@ -286,7 +295,7 @@ class Client:
     @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
     def generate_many(self, prompts: Iterable[Prompt], **options: Any) -> Iterator[Generation[Any]]:
         """Answer prompts as they come; see `summarise_many`."""
-        return self._many(generate_flow, prompts, (), **options)
+        return self._many(generate_flow, prompts, (), stream=False, **options)
 
     def chat(self, instructions: str | None = None) -> Chat:
         """Begin a conversation that remembers its turns."""
@@ -303,33 +312,40 @@ class Client:
     @property
     def context_length(self) -> int:
         """Tokens that a prompt and its answer may have together. Loads the model."""
-        return self._pipeline.executor().loaded.context_tokens
+        with self._pipeline.loaded() as executor:
+            return executor.loaded.context_tokens
 
     @property
     def model(self) -> ModelInfo:
         """The model that this client uses; chosen now if it was not before, but not loaded."""
+        self._pipeline.check_open()
         return self._pipeline.resolve().info
 
     def prewarm(self, prefix: str | None = None) -> None:
         """Load the model now, and process the beginning that later prompts will share."""
-        self._pipeline.executor()
-        if prefix:
-            run(self._start(prewarm_flow, prefix))
+        with self._pipeline.loaded():
+            if prefix is not None:
+                run(self._start(prewarm_flow, prefix))
 
     def availability(self, task: TaskName) -> Availability:
         """Whether a task can run now, could after a download, or not at all, with the reasons."""
-        _check_word("task", task, TaskName)
+        self._pipeline.check_open()
+        check_word("task", task, TaskName)
         return self._pipeline.availability(task)
 
     def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
         """Every model weighed for this device, with figures and reasons; works with no model installed."""
+        self._pipeline.check_open()
         if task is not None:
-            _check_word("task", task, TaskName)
+            check_word("task", task, TaskName)
+        if tokens is not None:
+            check_count("tokens", tokens, 0)
         return self._pipeline.explain(task, tokens)
 
     def privacy_report(self) -> PrivacyReport:
         """What protects the text in this client's worker, proved there. Loads the model."""
-        return self._pipeline.executor().report()
+        with self._pipeline.loaded() as executor:
+            return executor.report()
 
     def close(self) -> None:
         """Stop the worker; calls in flight fail with `Cancelled`. Idempotent."""
@@ -356,14 +372,16 @@ class Client:
         timeout: float | None = None,
         **options: object,
     ) -> Call[V]:
-        return self._pipeline.begin(
-            lambda context_tokens: flow(*args, context_tokens=context_tokens, **options),
-            on_progress=on_progress,
-            timeout=timeout,
-        )
+        def make_flow(context_tokens: int) -> Flow[V]:
+            return flow(*args, context_tokens=context_tokens, **options)
+
+        make_flow(0).close()  # a wrong option is a TypeError before a model is loaded for it
+        if timeout is not None:
+            check_seconds("timeout", timeout)
+        return self._pipeline.begin(make_flow, on_progress=on_progress, timeout=timeout)
 
     def _finish(self, result: R) -> R:
-        return replace(result, receipt=Receipt(__version__, self.model))
+        return replace(result, receipt=Receipt(__version__, self._pipeline.resolve().info))
 
     def _window(
         self,
@@ -375,10 +393,12 @@ class Client:
         window: int | None = None,
         **options: Any,
     ) -> Window[R]:
-        if window is not None and window < 1:
-            raise errors.ConfigurationError(f"window is a number of items, at least 1, not {window}")
-        _check_word("on_error", on_error, Literal["raise", "return"])
-        size = window or 2 * self._pipeline.executor().loaded.max_sequences
+        check_several("items", items)
+        if window is not None:
+            check_count("window", window, 1)
+        check_word("on_error", on_error, Literal["raise", "return"])
+        with self._pipeline.loaded() as executor:
+            size = window or 2 * executor.loaded.max_sequences
         starts = (partial(self._start, flow, item, *args, **options) for item in items)
         return Window(starts, size, on_error)
 
@@ -387,9 +407,3 @@ class Client:
     ) -> Iterator[Any]:
         for result in run_window(self._window(flow, items, args, **options)):
             yield result if isinstance(result, errors.OnDeviceError) else self._finish(result)
-
-
-def _check_word(name: str, value: object, words: object) -> None:
-    allowed = get_args(words)
-    if value not in allowed:
-        raise errors.ConfigurationError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")

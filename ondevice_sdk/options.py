@@ -7,10 +7,12 @@ The decorator `takes` shows these parameters as the method's own, so that every 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias, TypedDict, TypeVar
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from ondevice_sdk.call import OnError, ProgressCallback
+from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.types import Format, Length, Message, Style
 
 Prompt: TypeAlias = str | Sequence[Message]
@@ -79,6 +81,49 @@ class GenerateManyOptions(GenerateOptions, total=False):
 
     on_error: OnError
     window: int | None
+
+
+def check_word(name: str, value: object, words: object) -> None:
+    """Refuse a value that is none of the words of a `Literal`.
+
+    Raises:
+        ConfigurationError.
+    """
+    allowed = get_args(words)
+    if value not in allowed:
+        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r:.100}")
+
+
+def check_count(name: str, value: object, least: int) -> None:
+    """Refuse what is no whole number, or too small.
+
+    Raises:
+        ConfigurationError.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(f"{name} must be a whole number, not {type(value).__name__}")
+    if value < least:
+        raise ConfigurationError(f"{name} must be at least {least}, not {value}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is no time span.
+
+    Raises:
+        ConfigurationError.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+        raise ConfigurationError(f"{name} is in seconds, finite and not negative")
+
+
+def check_several(name: str, value: object) -> None:
+    """Refuse one string in the place of several, of which it would be the letters.
+
+    Raises:
+        ConfigurationError.
+    """
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise ConfigurationError(f"{name} must be a sequence, not {type(value).__name__}")
 
 
 _Extra = Literal["timeout", "on_progress", "on_error", "window"]

@@ -7,9 +7,13 @@ Nothing else knows all the parts. Reading top to bottom follows a call: `explain
 from __future__ import annotations
 
 import os
+import sys
 import threading
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -17,6 +21,7 @@ from ondevice_sdk import catalogue, errors
 from ondevice_sdk.backends.api import Backend, Capability, LoadOptions, LocalModel
 from ondevice_sdk.call import Call, ProgressCallback
 from ondevice_sdk.catalogue import Artifact, ModelSpec, Variant, gguf
+from ondevice_sdk.runtime import forks
 from ondevice_sdk.selection import BackendOffer, Need, choose_installed, no_model_fits, plan, select, usable_memory
 from ondevice_sdk.selection.choose import WORKER_BYTES
 from ondevice_sdk.tasks.flow import Flow
@@ -27,6 +32,7 @@ from ondevice_sdk.types import (
     ModelInfo,
     Prefer,
     PrivacyLevel,
+    Progress,
     Selection,
     TaskName,
 )
@@ -74,7 +80,7 @@ class Chosen:
         return ModelInfo(self.model.name, self.model.variant, self.backend, self.model.path, self.model.sha256)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Pipeline:
     """Wires the parts for one client. Collaborators that are None are found when first needed. Thread-safe."""
 
@@ -85,11 +91,22 @@ class Pipeline:
     on_load: ProgressCallback | None = None
     _chosen: Chosen | None = None
     _executor: Executor | None = None
-    _owner: int = field(default_factory=os.getpid)
-    _owner_lock: threading.RLock = field(default_factory=threading.RLock)
-    _active: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock)  # held while a model is chosen, loaded, unloaded
+    _users: set[object] = field(default_factory=set)  # one for each call under way: the model stays loaded
+    _users_lock: threading.RLock = field(default_factory=threading.RLock)  # held for an instant only
     _unload: threading.Timer | None = None
     _closed: bool = False
+
+    def __post_init__(self) -> None:
+        forks.watch(self)
+
+    def __del__(self) -> None:
+        self._stop_timer()
+
+    def orphan(self) -> None:
+        """Forget, in a forked child, what the threads of the parent held. The parent's worker is dead to the child."""
+        self._lock, self._users_lock = threading.RLock(), threading.RLock()
+        self._users, self._unload = set(), None
 
     # --- choose -------------------------------------------------------------------------------------------------------
 
@@ -108,6 +125,8 @@ class Pipeline:
         Raises:
             ModelNotInstalled, NoModelFits, ModelCorrupt, BackendUnavailable, ConfigurationError.
         """
+        if self._chosen is not None:  # no lock: an event loop must not wait here while a model is loaded
+            return self._chosen
         with self._lock:
             if self._chosen is None:
                 model = self.settings.model
@@ -203,7 +222,7 @@ class Pipeline:
     def executor(self) -> Executor:
         """The running worker; started, or started again after a crash, an unload or a fork, when needed."""
         with self._lock:
-            self._check_open()
+            self.check_open()
             if self._executor is not None and not self._executor.alive:
                 self._executor.close()
                 self._executor = None
@@ -218,9 +237,18 @@ class Pipeline:
                     isolation=self.settings.isolation,
                     privacy=self.settings.privacy,
                     worker_command=self.settings.worker_command,
-                    on_progress=self.on_load,
+                    on_progress=self._loading,
                 )
             return self._executor
+
+    @contextmanager
+    def loaded(self) -> Iterator[Executor]:
+        """The running worker, which is not unloaded in the block."""
+        user = self._enter()
+        try:
+            yield self.executor()
+        finally:
+            self._leave(user)
 
     def begin(
         self,
@@ -230,62 +258,79 @@ class Pipeline:
         timeout: float | None = None,
     ) -> Call[T]:
         """Start a task. `make_flow` is given the context length in tokens."""
-        executor = self.executor()
-        self._enter()
-        return Call(
-            executor.submit,
-            make_flow(executor.loaded.context_tokens),
-            on_progress=on_progress,
-            timeout=timeout,
-            on_end=self._leave,
-        )
+        user = self._enter()
+        try:
+            executor = self.executor()
+            return Call(
+                executor.submit,
+                make_flow(executor.loaded.context_tokens),
+                on_progress=on_progress,
+                timeout=timeout,
+                on_end=partial(self._leave, user),
+            )
+        except BaseException:
+            self._leave(user)
+            raise
 
     def close(self) -> None:
         """Stop the worker; what is in flight fails with `Cancelled`. Idempotent."""
+        self._closed = True  # before the lock: a load under way ends at its next sign of progress
         with self._lock:
-            self._closed = True
             self._stop_timer()
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.close()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Refuse a client that was closed.
+
+        Raises:
+            ClientClosed.
+        """
         if self._closed:
             raise errors.ClientClosed("the client is closed", hint="make a new Client")
 
-    def _enter(self) -> None:
-        with self._lock:
-            self._active += 1
+    def _loading(self, progress: Progress) -> None:
+        if self._closed:
+            raise errors.Cancelled("the client was closed while the model was loaded")
+        if self.on_load is not None:
+            self.on_load(progress)
+
+    def _enter(self) -> object:
+        user = object()
+        with self._users_lock:
+            self._users.add(user)
             self._stop_timer()
+        return user
 
-    def _leave(self) -> None:
-        with self._lock:
-            self._active -= 1
-            keep = self.settings.keep_alive
-            if keep is not None and not self._active and self._executor is not None and not self._closed:
-                self._unload = threading.Timer(keep, self._unload_idle)
-                self._unload.daemon = True
-                self._unload.start()
-
-    def _unload_idle(self) -> None:
-        with self._lock:
-            if self._active or self._executor is None:
+    def _leave(self, user: object) -> None:
+        """May be called more than once, and by the garbage collector."""
+        keep = self.settings.keep_alive
+        with self._users_lock:
+            if user not in self._users:
                 return
-            executor, self._executor = self._executor, None
-        executor.close()
+            self._users.remove(user)
+            if keep is None or self._users or self._closed or sys.is_finalizing():  # no thread can start any more
+                return
+            # holds the pipeline weakly: a client that is forgotten ends its worker at once
+            self._unload = threading.Timer(min(keep, threading.TIMEOUT_MAX), _unload_idle, (weakref.ref(self),))
+            self._unload.daemon = True
+            self._unload.start()
+
+    def unload_idle(self) -> None:
+        """Stop the worker if nobody uses it; the next call starts one again."""
+        with self._lock:  # until it has ended: never two workers at once
+            with self._users_lock:
+                if self._users or self._executor is None:
+                    return
+                executor, self._executor = self._executor, None
+            executor.close()
 
     def _stop_timer(self) -> None:
-        if self._unload is not None:
-            self._unload.cancel()
-            self._unload = None
-
-    @property
-    def _lock(self) -> threading.RLock:
-        """The lock of this process: a forked child gets a fresh one, and a worker of its own."""
-        if self._owner != os.getpid():
-            self._owner, self._owner_lock = os.getpid(), threading.RLock()
-            self._executor, self._active, self._unload = None, 0, None
-        return self._owner_lock
+        with self._users_lock:
+            if self._unload is not None:
+                self._unload.cancel()
+                self._unload = None
 
     # --- collaborators ------------------------------------------------------------------------------------------------
 
@@ -346,5 +391,16 @@ class Pipeline:
         ]
 
 
+def _unload_idle(pipeline: weakref.ref[Pipeline]) -> None:
+    alive = pipeline()
+    if alive is not None:
+        alive.unload_idle()
+
+
 def _is_path(model: str) -> bool:
-    return os.sep in model or model.endswith((".gguf", ".echo")) or Path(model).is_file()
+    if os.sep in model or model.endswith((".gguf", ".echo")):
+        return True
+    try:
+        return Path(model).is_file()
+    except OSError:  # too long for a file name
+        return False

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Final, Generic, NoReturn, Self, TypeVar
 
 from ondevice_sdk import errors
 from ondevice_sdk.call import Call, Waiter
-from ondevice_sdk.types import Completed, Generation, StreamEvent, TextDelta
+from ondevice_sdk.types import Completed, Generation, PromptProgress, StreamEvent, TextDelta
 
 T = TypeVar("T")
 
+CANCEL_S: Final = 2.0  # to end the present step; whoever does not manage that is not waited for
+
 
 class StreamState(Generic[T]):
-    """What sync and async streams share: the call, and the events that can be given now."""
+    """What sync and async streams share: the call, and who reads it."""
 
     def __init__(self, call: Call[Generation[T]], finish: Callable[[Generation[T]], Generation[T]]) -> None:
         self._call = call
         self._finish = finish
-        self._completed = False
         self._consumed = False
+        self._reading = threading.Lock()
 
     def cancel(self) -> None:
         """End the generation within one step; `result()` then has the partial text. Idempotent."""
@@ -31,22 +36,43 @@ class StreamState(Generic[T]):
             raise errors.ConfigurationError("a stream has one consumer and can be read once")
         self._consumed = True
 
-    def _ready(self) -> tuple[list[StreamEvent], bool]:
-        """Events that have arrived, and whether the stream is over."""
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second reader while one waits: it would take the first one's wake-up."""
+        if not self._reading.acquire(blocking=False):
+            raise errors.ConfigurationError("a stream has one consumer: another thread or task is reading it")
+        try:
+            yield
+        finally:
+            self._reading.release()
+
+    def _arrived(self) -> tuple[Sequence[PromptProgress | TextDelta], bool]:
+        """Events that have arrived, and whether there is nothing to wait for."""
         over = self._call.advance()
-        events: list[StreamEvent] = list(self._call.take_deltas())
-        if over and not self._completed:
-            generation = self._call.result()  # raises what ended the call
-            self._completed = True
-            events.append(Completed(generation.usage, generation.finish_reason))
-        return events, over
+        events = self._call.take_deltas()
+        return events, over or bool(events)
+
+    def _completed(self) -> Completed:
+        """The last event; raises what ended the call."""
+        generation = self._call.result()
+        return Completed(generation.usage, generation.finish_reason)
 
     def _value(self) -> Generation[T]:
         return self._finish(self._call.result())
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a stream is a running generation and cannot be copied or pickled")
+
 
 class Stream(StreamState[T]):
-    """Iterate for text deltas, or over `events()`; leave the `with` block to cancel what is not wanted any more."""
+    """Iterate for text deltas, or over `events()`; leaving the `with` block cancels what was not read yet.
+
+    Cancelled that way, `result()` still gives the partial text.
+    """
+
+    def __init__(self, call: Call[Generation[T]], finish: Callable[[Generation[T]], Generation[T]]) -> None:
+        super().__init__(call, finish)
+        self._waiter = Waiter(call)
 
     def __iter__(self) -> Iterator[str]:
         return (event.text for event in self.events() if isinstance(event, TextDelta))
@@ -57,20 +83,24 @@ class Stream(StreamState[T]):
         return self._events()
 
     def _events(self) -> Iterator[StreamEvent]:
-        waiter = Waiter(self._call)
-        over = False
-        while not over:
-            events, over = self._ready()
+        while events := self._next():
             yield from events
-            if not over:
-                waiter.wait(self._call.remaining)
+        yield self._completed()
+
+    def _next(self) -> Sequence[PromptProgress | TextDelta]:
+        """Wait for the next events; none when the call is over."""
+        with self._alone():
+            events, ready = self._arrived()
+            while not ready:
+                self._waiter.wait(self._call.remaining)
+                events, ready = self._arrived()
+            return events
 
     def result(self) -> Generation[T]:
         """Wait for the end, dropping deltas that nobody has read, and give the whole."""
         self._consumed = True
-        waiter = Waiter(self._call)
-        while not self._ready()[1]:
-            waiter.wait(self._call.remaining)
+        while self._next():
+            pass
         return self._value()
 
     def close(self) -> None:
@@ -83,7 +113,15 @@ class Stream(StreamState[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if kind is None:
+                self._end()
+        finally:
+            self.close()
 
-    def __del__(self) -> None:
-        self.close()
+    def _end(self) -> None:
+        """Cancel, and wait for the partial result, which comes within a step."""
+        self.cancel()
+        deadline = time.monotonic() + CANCEL_S
+        while not self._call.advance() and (left := deadline - time.monotonic()) > 0:
+            self._waiter.wait(left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 
@@ -11,6 +12,10 @@ def main() -> None:
     from ondevice_sdk.cli import output
     from ondevice_sdk.cli.app import app
 
+    # What a terminal cannot show, or did not send as text, is no reason to end with a traceback.
+    for stream, handling in ((sys.stdout, "replace"), (sys.stdin, "surrogateescape")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=handling)
     try:
         app(standalone_mode=True)
     except errors.OnDeviceError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from enum import Enum
-from typing import Annotated, Any, Optional, cast
+from typing import Annotated, Any, Literal, Optional, cast
 
 import typer
 
@@ -65,7 +65,7 @@ def summarise(
         summary = ai.summarise(
             text,
             style=style,
-            length=int(length) if length.isdigit() else cast("Length", length),
+            length=_length(length),
             format="markdown" if markdown else "plain",
             language=language,
             context=context,
@@ -83,6 +83,13 @@ def summarise(
                 print(f"    {span.start}-{span.end}: {' '.join(span.text.split())}")
     for warning in summary.warnings:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _length(word: str) -> Length:
+    try:
+        return int(word)
+    except ValueError:  # a word, which the task checks
+        return cast("Length", word)
 
 
 @app.command()
@@ -123,12 +130,9 @@ def _form(form: str, labels: str | None, schema: str | None) -> Any:
         words = [word.strip() for word in labels.split(",") if word.strip()]
         if len(words) < 2:
             raise errors.ConfigurationError("at least two labels are needed", hint="--labels invoice,letter,contract")
-        return Enum("Label", {word: word for word in words})
+        return Literal[tuple(words)]
     if schema is not None:
-        try:
-            return json.loads(output.read_text(schema))
-        except json.JSONDecodeError as error:
-            raise errors.ConfigurationError(f"{schema} is not JSON (line {error.lineno})") from error
+        return _schema(schema)
     built_in = {
         "sentiment": forms.Sentiment,
         "topics": forms.Topics,
@@ -140,6 +144,18 @@ def _form(form: str, labels: str | None, schema: str | None) -> Any:
     if form not in built_in:
         raise errors.ConfigurationError(f"{form!r} is no built-in form", hint=f"one of {', '.join(built_in)}")
     return built_in[form]
+
+
+def _schema(path: str) -> Any:
+    try:
+        schema = json.loads(output.read_text(path))
+    except json.JSONDecodeError as error:
+        raise errors.ConfigurationError(f"{path} is not JSON (line {error.lineno})") from error
+    except RecursionError as error:
+        raise errors.ConfigurationError(f"{path} is nested too deeply") from error
+    if not isinstance(schema, dict):
+        raise errors.ConfigurationError(f"{path} holds no JSON schema: that is an object")
+    return schema
 
 
 @app.command()
@@ -157,7 +173,7 @@ def generate(
 ) -> None:
     """Write text, shown as it comes."""
     text = output.read_text("-") if prompt == "-" else prompt
-    form = _form("", None, schema) if schema else None
+    form = _schema(schema) if schema else None
     options: Any = {
         "instructions": instructions,
         "max_tokens": max_tokens,
@@ -191,8 +207,8 @@ def chat(
         conversation = ai.chat(instructions)
         while True:
             try:
-                line = input("> " if sys.stdin.isatty() else "")
-            except EOFError:
+                line = input("> " if sys.stdin and sys.stdin.isatty() else "")
+            except (EOFError, RuntimeError):  # RuntimeError: there is no standard input
                 break
             if line.strip() == "/undo":
                 conversation.undo()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -53,7 +54,7 @@ def read_text(path: str) -> str:
         ConfigurationError: there is no such file, or it is not UTF-8.
     """
     try:
-        data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        data = _standard_input() if path == "-" else Path(path).read_bytes()
     except OSError as error:
         raise errors.ConfigurationError(f"{path}: {error.strerror}", hint="name a text file, or - for input") from error
     try:
@@ -62,6 +63,12 @@ def read_text(path: str) -> str:
         raise errors.ConfigurationError(
             f"{path} is not UTF-8 text (byte {error.start})", hint="convert it, for example with iconv -t UTF-8"
         ) from error
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:  # closed by whoever started us
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def table(*columns: str) -> Table:

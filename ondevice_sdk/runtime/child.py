@@ -211,8 +211,14 @@ def _out_of_memory_kills() -> dict[str, int]:
     """Counts of out-of-memory kills: of this control group, and of the whole system; what the system tells."""
     kills = {}
     with contextlib.suppress(OSError, ValueError):
-        group = next(line[3:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-        kills["cgroup"] = _field(Path(f"/sys/fs/cgroup{group}/memory.events").read_text(), "oom_kill")
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            with contextlib.suppress(OSError, ValueError):
+                if not controllers:  # version 2
+                    kills["cgroup"] = _field(Path(f"/sys/fs/cgroup{group}/memory.events").read_text(), "oom_kill")
+                elif "memory" in controllers.split(","):
+                    path = Path(f"/sys/fs/cgroup/{controllers}{group}/memory.oom_control")
+                    kills["cgroup"] = _field(path.read_text(), "oom_kill")
     with contextlib.suppress(OSError, ValueError):
         kills["system"] = _field(Path("/proc/vmstat").read_text(), "oom_kill")
     return kills

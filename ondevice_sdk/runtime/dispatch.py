@@ -59,7 +59,7 @@ class Dispatcher:
 
     def __init__(self, send_cancel: Callable[[str], None]) -> None:
         self._send_cancel = send_cancel
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # the garbage collector may cancel a forgotten call anywhere, also in here
         self._numbers = itertools.count(1)
         self._flights: dict[str, _Flight] = {}
         self._refusal: Callable[[], OnDeviceError] | None = None
@@ -125,7 +125,7 @@ class Dispatcher:
 
     def orphan(self, in_flight: OnDeviceError, afterwards: Callable[[], OnDeviceError]) -> None:
         """`stop` for a forked child, where locks may be held by threads that do not exist there."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._refusal = afterwards
         for request_id, flight in self._flights.items():
             flight.ticket.orphan(Failed(request_id, describe(in_flight)))

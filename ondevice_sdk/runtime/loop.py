@@ -14,6 +14,7 @@ from ondevice_sdk.backends.api import (
     ErrorInfo,
     Event,
     Failed,
+    Generate,
     PromptProgress,
     Request,
 )
@@ -27,13 +28,17 @@ class EngineBroken(Exception):
 
 
 class StepBudget:
-    """How many prompt tokens a step may process, so that it takes about 100 ms.
+    """How many prompt tokens a step may process.
+
+    So many that a step takes about 100 ms while somebody watches a stream, else 250 ms: small steps read prompts
+    more slowly, and without a stream only a cancel has to wait for the end of a step.
 
     Grows only on evidence: progress events that show how many tokens a step really processed. A step that took too
     long shrinks it in any case.
     """
 
     TARGET_S: Final = 0.1
+    UNWATCHED_S: Final = 0.25
     START: Final = 64
     LEAST: Final = 16
     MOST: Final = 512
@@ -41,19 +46,21 @@ class StepBudget:
 
     def __init__(self) -> None:
         self.tokens = self.START
+        self.watched = True
         self._rate: float | None = None  # prompt tokens/s, smoothed
 
     def observe(self, seconds: float, prompt_tokens: int) -> None:
         """Learn from a step: its duration, and the prompt tokens it is known to have processed."""
         if seconds <= 0:
             return
+        target = self.TARGET_S if self.watched else self.UNWATCHED_S
         if 2 * prompt_tokens >= self.tokens:  # less says little: the fixed cost of a step would hide the speed
             rate = prompt_tokens / seconds
             self._rate = rate if self._rate is None else 0.5 * (self._rate + rate)
-            wanted = min(self._rate * self.TARGET_S, 2 * self.tokens)
-        elif seconds > self.TARGET_S:
-            wanted = self.tokens * max(0.5, self.TARGET_S / seconds)
-        elif seconds < self.TARGET_S / 2 and self.tokens < self.START:
+            wanted = min(self._rate * target, 2 * self.tokens)
+        elif seconds > target:
+            wanted = self.tokens * max(0.5, target / seconds)
+        elif seconds < target / 2 and self.tokens < self.START:
             wanted = self.tokens + self.GRAIN
         else:
             return
@@ -85,6 +92,7 @@ class EngineLoop:
         self._clock = clock
         self._inbox: queue.SimpleQueue[_Add | _Abort | None] = queue.SimpleQueue()
         self._in_flight: dict[str, int] = {}  # prompt tokens known to be processed
+        self._streams: set[str] = set()  # of those in flight, the ones that somebody watches
         self._failures = 0
         self.budget = StepBudget()
 
@@ -124,6 +132,8 @@ class EngineLoop:
                     return False
                 case _Add(request_id, request):
                     self._in_flight[request_id] = 0
+                    if isinstance(request, Generate) and request.stream:
+                        self._streams.add(request_id)
                     try:
                         self._engine.add_request(request_id, request)
                     except Exception as error:  # noqa: BLE001 - whatever a backend raises ends this request only
@@ -137,6 +147,7 @@ class EngineLoop:
     def _step(self) -> None:
         if not self._in_flight:
             return
+        self.budget.watched = bool(self._streams)
         begin = self._clock()
         try:
             events = self._engine.step(self.budget.tokens)
@@ -174,6 +185,7 @@ class EngineLoop:
                 self._in_flight[event.request_id] = max(done, event.done)
             elif isinstance(event, Done | Failed):
                 del self._in_flight[event.request_id]
+                self._streams.discard(event.request_id)
             known.append(event)
         if known:
             self._emit(known)

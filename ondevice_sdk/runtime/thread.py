@@ -89,6 +89,7 @@ class _Service:
         self._model = model
         self._options = replace(options, on_progress=self._report)
         self._on_progress = on_progress
+        self._fault: BaseException | None = None  # of the app's callback: no fault of the backend that called it
         self._started: queue.SimpleQueue[EngineLoop | Loaded | BaseException] = queue.SimpleQueue()
         self._loop: EngineLoop | None = None
         self._thread = threading.Thread(target=self._run, name="ondevice-engine", daemon=True)
@@ -109,13 +110,17 @@ class _Service:
 
     def _report(self, fraction: float) -> None:
         if self._on_progress is not None:
-            self._on_progress(Progress("loading", round(100 * min(max(fraction, 0.0), 1.0)), 100, "percent"))
+            try:
+                self._on_progress(Progress("loading", round(100 * min(max(fraction, 0.0), 1.0)), 100, "percent"))
+            except BaseException as error:
+                self._fault = error
+                raise
 
     def _run(self) -> None:
         try:
             engine = load_engine(self._backend, self._model, self._options)
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits for it
-            self._started.put(error)
+            self._started.put(self._fault or error)
             return
         self._loop = EngineLoop(engine, self._emit)
         capabilities = frozenset(map(str, engine.capabilities))

@@ -9,14 +9,16 @@ from typing import Any
 from ondevice_sdk.backends.api import Chat, Generate, Generated, Grammar, Sampling
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed, OutputInvalid, SchemaUnsupported
 from ondevice_sdk.tasks.flow import Flow, Step
-from ondevice_sdk.tasks.forms import TextForm
+from ondevice_sdk.tasks.forms import Languages, TextForm
 from ondevice_sdk.tasks.generate import check_seed
 from ondevice_sdk.tasks.labels import score_labels
+from ondevice_sdk.tasks.languages import detect_language
 from ondevice_sdk.tasks.reading import Room, count_tokens, split_to_fit
-from ondevice_sdk.tasks.schema import dump, grammar_for, json_schema, labels_of, parse, parse_json
+from ondevice_sdk.tasks.schema import close_json, dump, grammar_for, json_schema, labels_of, parse, parse_json
 from ondevice_sdk.text.split import check_text
 from ondevice_sdk.types import Analysis, JsonValue, Message, Usage
 
+_LEAST_ANSWER = 64
 _ANSWER_TOKENS = 512  # most tokens of a filled form; less in a small context
 
 
@@ -31,14 +33,16 @@ def analyse(
 ) -> Flow[Analysis[Any]]:
     """Answer in a form.
 
-    Labels (`Literal`, `Enum`, `Sentiment`, `Languages`) are scored: `probabilities` sum to 1, `confidence` is that of
-    the output, and below `abstain_below` the warning "low confidence" is added. Any other form is written under a
-    constraint. A text that does not fit is analysed in parts: labels by averaged scores; of forms, lists are joined
-    without duplicates, objects field by field, and of single values the first that is not empty counts.
+    Labels (`Literal`, `Enum`, `Sentiment`) are scored, `Languages` where script and words leave it open:
+    `probabilities` sum to 1, `confidence` is that of the output, and below `abstain_below` the warning "low confidence"
+    is added. Any other form is written under a constraint. A text that does not fit is analysed in parts: labels by
+    averaged scores; of forms, lists are joined without duplicates, objects field by field, and of single values the
+    first that is not empty counts.
 
     Raises:
         ConfigurationError: an empty text or a wrong option. SchemaUnsupported: a form that cannot be a constraint.
-        OutputInvalid: the model did not complete the form. InputTooLong: form and examples leave no room.
+        OutputInvalid: the model did not complete the form, not even without the item that it was at. InputTooLong: form
+            and examples leave no room.
     """
     check_text(text)
     check_seed(seed)
@@ -48,8 +52,9 @@ def analyse(
     labels = labels_of(form)
     if labels is not None:
         solved = [(shown, dump(form, answer)) for shown, answer in pairs]
+        decide = detect_language if form is Languages else score_labels
         return (
-            yield from score_labels(
+            yield from decide(
                 text, form, labels, context_tokens=context_tokens, examples=solved, abstain_below=abstain_below
             )
         )
@@ -85,11 +90,15 @@ def _fill(
         raise SchemaUnsupported("analyse needs labels or a form with parts", path="$", keyword="string")
     instruction = f"{built_in.instruction} Answer in JSON." if built_in is not None else _instruction(target)
     warnings: list[str] = []
+    if built_in is not None and not examples:
+        examples = [built_in.shown]
     kept = yield from _fitting(examples, target, instruction, context_tokens)
     if len(kept) < len(examples):
         warnings.append(f"{len(examples) - len(kept)} of {len(examples)} examples did not fit into the context")
     turns = tuple(message for pair in kept for message in pair)
     answer_tokens = min(_ANSWER_TOKENS, context_tokens // 3)
+    if built_in is not None:  # quotes the text: what is much longer than it goes round in circles
+        answer_tokens = min(answer_tokens, _LEAST_ANSWER + 3 * len(text.encode()) // 4)
 
     def prompt(part: str) -> Chat:
         return Chat((*turns, Message("user", f"{part}\n\n{instruction}")))
@@ -98,26 +107,42 @@ def _fill(
     sampling = Sampling(temperature=0.0 if seed is None else 0.7, seed=seed)
     prompts = dict.fromkeys(prompt(chunk.text) for chunk in chunks if chunk.text)
     results = yield Step(tuple(Generate(p, answer_tokens, sampling, grammar=grammar) for p in prompts), "reading")
-    output, usage = _joined(results, grammar, target)
+    output, usage, unfinished = _joined(results, grammar, target)
+    if unfinished:
+        warnings.append(
+            f"{unfinished} of {len(results)} answers ran out of tokens: their last, unfinished item is left out"
+        )
     if built_in is not None:
         output = built_in.of(output, text)
     return Analysis(output, warnings=tuple(warnings), usage=usage)
 
 
-def _joined(results: Sequence[object], grammar: Grammar, form: Any) -> tuple[Any, Usage]:
+def _joined(results: Sequence[object], grammar: Grammar, form: Any) -> tuple[Any, Usage, int]:
+    """The value of all answers, what they used, and how many of them ran out of tokens."""
     usage = Usage()
     raws: list[str] = []
+    unfinished = 0
     for result in results:
         if not isinstance(result, Generated):
             raise GenerationFailed("the engine answered a generation with something else")
         usage += result.usage
         if result.finish_reason == "cancelled":
             raise OutputInvalid("the analysis was cancelled", raw=result.text)
-        raws.append(result.text)
+        closed = close_json(result.text) if result.finish_reason == "length" and not _is_json(result.text) else None
+        unfinished += closed is not None
+        raws.append(result.text if closed is None else closed)
     if len(raws) == 1 or grammar.form != "json_schema":
-        return parse(form, raws[0]), usage
+        return parse(form, raws[0]), usage, unfinished
     merged = merge([parse_json(raw) for raw in raws])
-    return (merged if isinstance(form, Mapping) else parse(form, json.dumps(merged))), usage
+    return (merged if isinstance(form, Mapping) else parse(form, json.dumps(merged))), usage, unfinished
+
+
+def _is_json(raw: str) -> bool:
+    try:
+        parse_json(raw)
+    except OutputInvalid:
+        return False
+    return True
 
 
 def _instruction(form: Any) -> str:

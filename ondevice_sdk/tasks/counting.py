@@ -30,9 +30,11 @@ def count_tokens(text: str | Sequence[Message], *, context_tokens: int) -> Flow[
 
 
 def prewarm(prefix: str, *, context_tokens: int) -> Flow[None]:  # noqa: ARG001
-    """Process instructions that later prompts will begin with, for engines that keep prefixes.
+    """Process what the prompts of later calls will begin with, for engines that keep prefixes.
+
+    It is taken as the beginning of a user message, as in `generate(prefix + question)`.
 
     Raises:
         ConfigurationError: an empty prefix or a lone surrogate. InputTooLong.
     """
-    yield Step((Generate(Chat(messages_of("Hello", prefix)), 1, GREEDY),), "prewarming")
+    yield Step((Generate(Chat(messages_of(prefix)), 1, GREEDY),), "prewarming")

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
 from ondevice_sdk.text.personal import find_personal
+from ondevice_sdk.text.phrases import key_phrases
 from ondevice_sdk.text.spans import find_all
+from ondevice_sdk.text.terms import content_words
 from ondevice_sdk.types import JsonValue, Span
 
 
@@ -25,7 +27,7 @@ class Sentiment(enum.StrEnum):
 
 
 class Languages(enum.StrEnum):
-    """The main language of a text, as a BCP 47 tag."""
+    """The main language of a text, as a BCP 47 tag; `und` where there are no words, or none of these languages."""
 
     ARABIC = "ar"
     CHINESE = "zh"
@@ -55,6 +57,11 @@ class Languages(enum.StrEnum):
     TURKISH = "tr"
     UKRAINIAN = "uk"
     VIETNAMESE = "vi"
+    UNDETERMINED = "und"
+
+
+_PLAIN = r"^[\w][\w .'’&/-]{1,39}$"  # noqa: RUF001  (an apostrophe)
+_SHOWN = "Tom Reed opened the new library in Elm Street on Friday. Hall and Co had built its reading room in a year."
 
 
 class TextForm:
@@ -62,6 +69,7 @@ class TextForm:
 
     instruction: ClassVar[str]
     schema: ClassVar[Mapping[str, JsonValue]]
+    shown: ClassVar[tuple[str, JsonValue]]  # a text and its answer, without which a small model does not see the point
 
     @classmethod
     def of(cls, value: JsonValue, text: str) -> Self:
@@ -78,15 +86,19 @@ class Topics(TextForm):
     instruction: ClassVar[str] = "List the main topics of the text above, one to five, each in one to three words."
     schema: ClassVar[Mapping[str, JsonValue]] = {
         "type": "array",
-        "items": {"type": "string", "minLength": 2, "maxLength": 40},
+        "items": {"type": "string", "pattern": _PLAIN},
         "minItems": 1,
         "maxItems": 5,
     }
+    shown = (_SHOWN, ["public libraries", "building works"])
 
     @classmethod
-    def of(cls, value: JsonValue, text: str) -> Self:  # noqa: ARG003
-        """Make the form; repeated topics are dropped."""
-        return cls(tuple({topic.casefold(): topic for topic in _strings(value)}.values()))
+    def of(cls, value: JsonValue, text: str) -> Self:
+        """Make the form; repeated topics are dropped, and what was shown to the model where the text is not of it."""
+        foreign = set(content_words(" ".join((cls.shown[0], *_strings(cls.shown[1]))))) - set(content_words(text))
+        topics = [topic.strip() for topic in _strings(value) if foreign.isdisjoint(content_words(topic))]
+        found = {topic.casefold(): topic for topic in topics}
+        return cls(tuple(found.values()) or tuple(key_phrases(text, 3)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +118,20 @@ class KeyPhrases(TextForm):
     instruction: ClassVar[str] = "List the key phrases of the text above, each exactly as it is written there."
     schema: ClassVar[Mapping[str, JsonValue]] = {
         "type": "array",
-        "items": {"type": "string", "minLength": 2, "maxLength": 60},
+        "items": {"type": "string", "pattern": _PLAIN},
         "minItems": 1,
         "maxItems": 10,
     }
+    shown = (_SHOWN, ["new library", "Elm Street", "reading room"])
 
     @classmethod
     def of(cls, value: JsonValue, text: str) -> Self:
-        """Make the form; phrases that do not occur in the text are dropped."""
-        found = [KeyPhrase(spans[0].text, spans) for _, _, spans in _found(((s, "") for s in _strings(value)), text)]
+        """Make the form; phrases that do not occur in the text are dropped; without any, its own stand in."""
+        wanted = _strings(value)
+        found = [KeyPhrase(spans[0].text, spans) for _, _, spans in _found(((s, "") for s in wanted), text)]
+        if not found:
+            wanted = key_phrases(text, 5)
+            found = [KeyPhrase(spans[0].text, spans) for _, _, spans in _found(((s, "") for s in wanted), text)]
         return cls(tuple(sorted(found, key=lambda phrase: -len(phrase.spans))))
 
 
@@ -153,6 +170,15 @@ class Entities(TextForm):
         "List the people, organisations, places and dates that the text above names, each exactly as it is written."
     )
     schema: ClassVar[Mapping[str, JsonValue]] = _items(("person", "organisation", "place", "date", "other"))
+    shown = (
+        _SHOWN,
+        [
+            {"text": "Tom Reed", "kind": "person"},
+            {"text": "Elm Street", "kind": "place"},
+            {"text": "Friday", "kind": "date"},
+            {"text": "Hall and Co", "kind": "organisation"},
+        ],
+    )
 
     @classmethod
     def of(cls, value: JsonValue, text: str) -> Self:
@@ -182,6 +208,7 @@ class PersonalData(TextForm):
         "as it is written. Give an empty list if there are none."
     )
     schema: ClassVar[Mapping[str, JsonValue]] = _items(("name", "address", "birth date", "identity number", "other"))
+    shown = (_SHOWN, [{"text": "Tom Reed", "kind": "name"}])
 
     @classmethod
     def of(cls, value: JsonValue, text: str) -> Self:

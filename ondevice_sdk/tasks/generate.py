@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ondevice_sdk.backends.api import Chat, Generate, Generated, Grammar, Sampling
+from ondevice_sdk.backends.api import Chat, Generate, Generated, Sampling
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed, Unsupported
 from ondevice_sdk.tasks.chat import messages_of
 from ondevice_sdk.tasks.flow import Flow, Step
-from ondevice_sdk.tasks.schema import grammar_for, parse
+from ondevice_sdk.tasks.schema import grammar_for, json_schema, parse
 from ondevice_sdk.text.split import check_encodable
 from ondevice_sdk.types import Generation, Message
 
@@ -53,7 +54,7 @@ def generate(
     sampling = checked_sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     grammar = None if output_type is None else grammar_for(output_type)
     if grammar is not None and grammar.form == "json_schema":
-        messages = _with_schema(messages, grammar)
+        messages = _with_schema(messages, output_type)
     request = Generate(
         Chat(messages),
         max_tokens,
@@ -126,7 +127,8 @@ def _checked_stop(stop: Sequence[str]) -> tuple[str, ...]:
     return strings
 
 
-def _with_schema(messages: tuple[Message, ...], grammar: Grammar) -> tuple[Message, ...]:
+def _with_schema(messages: tuple[Message, ...], output_type: Any) -> tuple[Message, ...]:
     """Tell the model what it will be held to: a constraint alone makes valid JSON, not sensible JSON."""
-    shown = f" that fits this schema: {grammar.source}" if len(grammar.source) <= _SHOWN_SCHEMA else ""
+    schema = json.dumps(json_schema(output_type), separators=(",", ":"))
+    shown = f" that fits this schema: {schema}" if len(schema) <= _SHOWN_SCHEMA else ""
     return messages_of(messages, f"Answer in JSON{shown}.")

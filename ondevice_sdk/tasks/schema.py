@@ -14,6 +14,8 @@ from ondevice_sdk.errors import ConfigurationError, OutputInvalid, SchemaUnsuppo
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+_LARGEST_INTEGER = 2**53 - 1  # what every reader of JSON takes exactly (RFC 8259, section 6)
+_BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "enum", "const", "multipleOf"})
 _INLINE_FLAGS = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s", re.VERBOSE: "x"}
 
 
@@ -56,7 +58,10 @@ def grammar_for(form: Any) -> Grammar | None:
     labels = labels_of(form)
     if labels is not None:
         return Grammar("choice", choices=tuple(labels))
-    return Grammar("json_schema", source=json.dumps(json_schema(form), separators=(",", ":")))
+    schema = json_schema(form)
+    if not isinstance(form, Mapping):
+        schema = _with_bounded_integers(schema)
+    return Grammar("json_schema", source=json.dumps(schema, separators=(",", ":")))
 
 
 def json_schema(form: Any) -> Any:
@@ -69,7 +74,7 @@ def json_schema(form: Any) -> Any:
         schema = dict(form)
         try:
             return json.loads(json.dumps(schema, allow_nan=False))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"the JSON schema is not valid JSON: {error}") from error
     from pydantic.errors import PydanticUserError
 
@@ -116,6 +121,30 @@ def parse_json(raw: str) -> Any:
     raise OutputInvalid(fault, raw=raw)  # outside the handler: the decoder's error carries the text
 
 
+def close_json(raw: str) -> str | None:
+    """JSON that ran out of tokens, without its unfinished part and with its brackets closed; None if nothing is left.
+
+    Cut after the last complete item of a list or field of an object, so that what is left was written in full.
+    """
+    open_brackets: list[str] = []
+    cut: tuple[int, str] | None = None
+    quoted = escaped = False
+    for index, sign in enumerate(raw):
+        if quoted:
+            quoted = escaped or sign != '"'
+            escaped = not escaped and sign == "\\"
+        elif sign == '"':
+            quoted = True
+        elif sign in "[{":
+            open_brackets.append("]" if sign == "[" else "}")
+        elif sign in "]}," and open_brackets:
+            if sign != ",":
+                open_brackets.pop()
+            if "]" not in open_brackets or open_brackets[-1] == "]":  # no half object as the last item of a list
+                cut = (index if sign == "," else index + 1, "".join(reversed(open_brackets)))
+    return None if cut is None else raw[: cut[0]] + cut[1]
+
+
 def dump(form: Any, value: Any) -> str:
     """A value of a form as the text that the model would write for it.
 
@@ -130,12 +159,24 @@ def dump(form: Any, value: Any) -> str:
         raise ConfigurationError("the answer of an example is none of the labels")
     try:
         if isinstance(form, Mapping):
-            return json.dumps(value, ensure_ascii=False)
+            return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         adapter = _adapter(form)
         return adapter.dump_json(adapter.validate_python(value)).decode()
     except (TypeError, ValueError):
         fault = "the answer of an example does not have the form"
     raise ConfigurationError(fault)
+
+
+def _with_bounded_integers(schema: Any) -> Any:
+    """Python's integers have no end, and a small model may not find one: bound them where the type does not."""
+    if isinstance(schema, list):
+        return [_with_bounded_integers(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    bounded = {name: _with_bounded_integers(part) for name, part in schema.items()}
+    if schema.get("type") == "integer" and not _BOUNDS.intersection(schema):
+        bounded |= {"minimum": -_LARGEST_INTEGER, "maximum": _LARGEST_INTEGER}
+    return bounded
 
 
 def _validated(form: Any, raw: str) -> Any:

@@ -11,7 +11,7 @@ from ondevice_sdk.tasks.flow import Flow, Step
 from ondevice_sdk.tasks.generate import check_seed
 from ondevice_sdk.tasks.plan import NOTES, TOKENS_PER_STATEMENT, Plan, plan_for
 from ondevice_sdk.tasks.reading import CHUNK_TOKENS, Chunk, Room, count_tokens, room_for_text, split_to_fit
-from ondevice_sdk.tasks.statements import check, parse, quote, shorten
+from ondevice_sdk.tasks.statements import beginnings, check, parse, quote, shorten
 from ondevice_sdk.text.spans import Document
 from ondevice_sdk.text.split import check_encodable, check_text, count_words
 from ondevice_sdk.types import Coverage, Format, Length, Point, Style, Summary, Usage
@@ -19,6 +19,7 @@ from ondevice_sdk.types import Coverage, Format, Length, Point, Style, Summary, 
 _FEW_WORDS = 6  # a text with fewer is its own summary
 _NOTES_TOKENS = TOKENS_PER_STATEMENT * (NOTES + 1)
 _UNSPACED_ENDS = "。！？｡"  # noqa: RUF001
+_TRIED = 12  # sentences, for one that keeps to a limit of words
 _REPETITION_PENALTY = 1.05  # enough against loops; more makes small models leave the words of the document
 
 
@@ -88,7 +89,13 @@ def summarise(
             notes = yield from _read(chunks, plan, tally)
             source = yield from _condense(notes, plan, rooms, context_tokens, tally, warnings)
         (answer,) = yield from tally.ask([plan.prompt(source)], plan.answer_tokens, "writing")
-        points = check(_statements(answer, plan), document, plan.statements, plan.language is not None)
+        points = check(
+            _statements(answer, plan),
+            document,
+            plan.statements,
+            translated=plan.language is not None,
+            headline=plan.style == "headline",
+        )
     points = _keep_to_limit(points, plan, document, warnings)
     warnings.extend(_remarks(points, plan))
     coverage = Coverage(len(text), len(text), tally.calls)
@@ -112,7 +119,7 @@ def _read(chunks: Sequence[Chunk], plan: Plan, tally: _Tally) -> Flow[list[str]]
 
 def _notes(answer: Generated, source: str, plan: Plan) -> list[str]:
     said = parse(answer.text, plan.notes_prompt("").messages[-1].content, complete=answer.finish_reason != "length")
-    return [point.text for point in check(said, Document(source), NOTES, plan.language is not None)]
+    return [point.text for point in check(said, Document(source), NOTES, translated=plan.language is not None)]
 
 
 def _condense(
@@ -162,9 +169,11 @@ def _keep_to_limit(points: list[Point], plan: Plan, document: Document, warnings
         del points[quoted[-1] if quoted else -1]
     if _within(points, plan):
         return points
-    for span in document.central(12):
-        if _within([quote(span)], plan):
-            return [quote(span)]
+    for count in range(1, _TRIED + 1):  # the most central one that fits, not the first in the document
+        for whole in map(quote, document.central(count)):
+            for text in (whole.text, *beginnings(whole.text)):
+                if _within([replace(whole, text=text)], plan):
+                    return [replace(whole, text=text)]
     warnings.append(f"a sentence was cut to keep to {plan.words} words")
     most = max(1, plan.words - _markers(points, plan))
     return [replace(points[0], text=shorten(points[0].text, most))]

@@ -2,49 +2,29 @@
 
 Lexical evidence only, the same in every language: rare shared words weigh more than common ones, and a number, a name
 or a negation that the sources lack speaks against the statement. It cannot judge meaning: "supported" says that the
-words are there, in one or two sentences of the document.
+words are there, in one sentence of the document or in two close ones, and that all numbers of the statement stand in
+one of them, by the same words.
 """
-
-# ruff: noqa: RUF001, SIM905  (apostrophes of all kinds; word lists read best as words)
 
 from __future__ import annotations
 
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 
-from ondevice_sdk.text.split import sentences, words
+from ondevice_sdk.text.split import CLOSERS, SENTENCE_ENDS, paragraphs, sentences
+from ondevice_sdk.text.terms import clauses, content_words, counted, dangles, denies, names, numbers, stem
 from ondevice_sdk.types import Span
 
 __all__ = ["Document", "Support", "find_all"]
 
-_FUNCTION_WORDS = frozenset(
-    "a an the and or but nor so yet if then than that this these those there here it its he she they we you i him her "
-    "them us me my your his our their who whom whose which what when where why how is are was were be been being am do "
-    "does did done has have had having will would shall should can could may might must of in on at by for with from "
-    "to into onto about over under as also just only very more most some any each all both such own same other another "
-    "not no never none text article document author passage says said according".split()
-)
-_NEGATIONS = frozenset(
-    "not no never none nobody nothing neither nor without cannot can't won't don't doesn't didn't isn't aren't wasn't "
-    "weren't hasn't haven't hadn't wouldn't shouldn't couldn't nicht kein keine keinen keiner nie ne pas jamais sin "
-    "nunca não nem non mai не ни нет никогда".split()
-)
-_NUMBER_WORDS = {
-    word: str(value)
-    for value, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
-    )
-}
-_NUMBER = re.compile(r"\d++(?:[.,]\d++)*+")
-_NAME = re.compile(r"(?<![.!?:])\s[\"'“(]*+([A-ZÀ-ÖØ-ÞА-ЯΑ-Ω][\w’']++)")
-_FIRST_WORD = re.compile(r"\W*+\w++")
-
 SUPPORTED_FROM = 0.7  # share of a statement's weighted words that its sources hold
 KNOWN_FROM = 0.88  # share of its words that the document uses at all: one foreign word in nine may pass
+_CLOSE = 3  # sentences; what stands further apart is not joined into one statement
+_OPEN_ENDED = ("?", "？", '"', "”", "»")  # noqa: RUF001  (questions and lines of a dialogue say little alone)
+_BESIDE = 4  # content words between a number and the word that says what it is of
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +50,7 @@ class Document:
     sentences: list[Span] = field(init=False, repr=False)
     _terms: list[frozenset[str]] = field(init=False, repr=False)
     _where: dict[str, list[int]] = field(init=False, repr=False)
+    _headings: frozenset[int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.sentences = sentences(self.text)
@@ -79,9 +60,14 @@ class Document:
             for term in terms:
                 where[term].append(index)
         self._where = dict(where)
+        self._headings = _headings(self.text, self.sentences)
+
+    def is_heading(self, span: Span) -> bool:
+        """Whether a sentence of the document is a heading: alone in its paragraph and without a full stop."""
+        return span.start in self._headings
 
     def support(self, statement: str) -> Support:
-        """Find the one or two sentences that bear out a statement best, and weigh them."""
+        """Find the one sentence, or the two close ones, that bear out a statement best, and weigh them."""
         terms = list(dict.fromkeys(content_words(statement)))
         weights = {term: self._weight(term) for term in terms}
         total = sum(weights.values())
@@ -91,15 +77,20 @@ class Document:
         if first is None:
             return Support((), 0.0, 0.0, contradicted=bool(numbers(statement)))
         rest = [term for term in terms if term not in self._terms[first]]
-        second, more = self._best(rest, weights)
+        second, more = self._best(rest, weights, within=range(first - _CLOSE, first + _CLOSE + 1))
         chosen = [first]
         # A second sentence has to bring something: otherwise one span is the clearer evidence.
         if second is not None and more >= 0.15 * total:
             chosen.append(second)
             gained += more
         spans = tuple(self.sentences[index] for index in sorted(chosen))
+        wrong = (
+            self._contradicts(statement, spans)
+            or (len(chosen) > 1 and self._mixes(statement, *chosen))
+            or (bool(numbers(statement)) and self._strays(statement, terms, chosen))
+        )
         known = sum(1 for term in terms if term in self._where) / len(terms)
-        return Support(spans, gained / total, known, contradicted=self._contradicts(statement, spans))
+        return Support(spans, gained / total, known, wrong)
 
     def central(self, count: int, skip: Iterable[Span] = ()) -> list[Span]:
         """The sentences that speak for the text best: frequent words, early, of readable length, not alike.
@@ -113,7 +104,8 @@ class Document:
         for index in covered:
             self._cover(index, frequency)
         free = [index for index, span in enumerate(self.sentences) if span.start not in taken]
-        pool = [index for index in free if any(sign.isalnum() for sign in self.sentences[index].text)] or free
+        readable = [index for index in free if any(sign.isalnum() for sign in self.sentences[index].text)] or free
+        pool = [index for index in readable if self.sentences[index].start not in self._headings] or readable
         # Only the best by the first pass are weighed against each other, to stay linear on a long text.
         pool.sort(key=lambda index: -self._centrality(index, frequency))
         pool = pool[: 40 * count + 40]
@@ -130,19 +122,28 @@ class Document:
         """The one sentence that shares most with a statement; None where none shares a word."""
         terms = list(dict.fromkeys(content_words(statement)))
         taken = {span.start for span in skip}
-        skipped = {index for index, span in enumerate(self.sentences) if span.start in taken}
-        best, _ = self._best(terms, {term: self._weight(term) for term in terms}, skipped)
+        skipped = {
+            index for index, span in enumerate(self.sentences) if span.start in taken or span.start in self._headings
+        }
+        best, _ = self._best(terms, {term: self._weight(term) for term in terms}, skip=skipped)
         return None if best is None else self.sentences[best]
 
     def _weight(self, term: str) -> float:
         """Inverse document frequency; a word that the document lacks weighs like its rarest one."""
         return math.log(1 + len(self.sentences) / max(1, len(self._where.get(term, ()))))
 
-    def _best(self, terms: list[str], weights: dict[str, float], skip: Iterable[int] = ()) -> tuple[int | None, float]:
+    def _best(
+        self,
+        terms: list[str],
+        weights: dict[str, float],
+        skip: Iterable[int] = (),
+        within: Container[int] | None = None,
+    ) -> tuple[int | None, float]:
         gained: defaultdict[int, float] = defaultdict(float)
         for term in terms:
             for index in self._where.get(term, ()):
-                gained[index] += weights[term]
+                if within is None or index in within:
+                    gained[index] += weights[term]
         for index in skip:
             gained.pop(index, None)
         if not gained:
@@ -152,18 +153,33 @@ class Document:
         return best, gained[best]
 
     def _contradicts(self, statement: str, spans: tuple[Span, ...]) -> bool:
-        source = " ".join(span.text for span in spans)
-        if not numbers(statement) <= numbers(source):
+        if not any(_bears_numbers(statement, span.text) for span in spans):
             return True
-        if any(_stem(name.casefold()) not in self._where for name in names(statement)):
+        if any(stem(name.casefold()) not in self._where for name in names(statement)):
             return True
         said = set(content_words(statement))
         for span in spans:
             shared = said.intersection(content_words(span.text))
             if shared and len(said) > 1 and all(term.isdigit() for term in shared):
                 return True  # the number of another matter
-        denies, source_denies = _denies(statement), _denies(source)
-        return denies != source_denies and (denies or len(spans) == 1)
+        if denies(statement):
+            return not any(denies(span.text) for span in spans)
+        return len(spans) == 1 and _denies_any(spans[0].text, said)
+
+    def _strays(self, statement: str, terms: list[str], chosen: list[int]) -> bool:
+        """Whether words of a statement with numbers are neither in the sentence with these nor in those around it."""
+        home = next((index for index in chosen if _bears_numbers(statement, self.sentences[index].text)), chosen[0])
+        around = frozenset().union(*self._terms[max(0, home - 2) : home + 2])
+        return any(term in self._where and term not in around for term in terms)
+
+    def _mixes(self, statement: str, first: int, second: int) -> bool:
+        """Whether the second sentence only brings a name into what the first one says of somebody else."""
+        named = {stem(name.casefold()) for name in names(statement)}
+        whose = {stem(name.casefold()) for name in names(self.sentences[first].text)}
+        others = {stem(name.casefold()) for name in names(self.sentences[second].text)}
+        opening = content_words(statement)[:1]
+        brought = (named | others.intersection(opening)) - self._terms[first]
+        return bool(brought and whose.difference(content_words(statement)))
 
     def _cover(self, index: int, frequency: Counter[str]) -> None:
         for term in self._terms[index]:
@@ -173,33 +189,48 @@ class Document:
         terms = self._terms[index]
         if not terms:
             return 0.0
-        length = len(self.sentences[index].text)
+        text = self.sentences[index].text
+        length = len(text)
         readable = min(1.0, length / 40) * min(1.0, 240 / length)
         lead = 1.0 + 0.5 / (1 + index)
-        return readable * lead * sum(frequency[term] for term in terms) / (len(terms) + 2)
+        clear = 0.6 if dangles(text) or text.endswith(_OPEN_ENDED) else 1.0
+        return readable * lead * clear * sum(frequency[term] for term in terms) / (len(terms) + 2)
 
 
-def content_words(text: str) -> list[str]:
-    """Stems of the words that carry meaning; function words and stray letters left out."""
-    return [
-        _stem(word)
-        for word in words(text)
-        if word not in _FUNCTION_WORDS and (len(word) > 1 or not word.isascii() or word.isdigit())
-    ]
+def _headings(text: str, spans: list[Span]) -> frozenset[int]:
+    """Starts of headings; none in a text that hardly uses full stops, where lines tell nothing."""
+    ended = [span.text.rstrip(CLOSERS)[-1:] in SENTENCE_ENDS for span in spans]
+    if 2 * sum(ended) < len(spans):
+        return frozenset()
+    blocks = {(block.start, block.end) for block in paragraphs(text)}
+    return frozenset(
+        span.start for span, end in zip(spans, ended, strict=True) if not end and (span.start, span.end) in blocks
+    )
 
 
-def numbers(text: str) -> frozenset[str]:
-    """The numbers in a text, thousands marks taken out, small number words as digits."""
-    found = {_NUMBER_WORDS[word] for word in words(text) if word in _NUMBER_WORDS and word != "one"}
-    for match in _NUMBER.finditer(text):
-        found.add(_plain_number(match.group()))
-    return frozenset(found - {"1"})
+def _bears_numbers(statement: str, source: str) -> bool:
+    """Whether the source has all numbers of a statement, each with the same words around it."""
+    if not numbers(statement) <= numbers(source):
+        return False
+    terms = content_words(source)
+    for number, before, behind in counted(statement):
+        near: set[str] = set()
+        for index, term in enumerate(terms):
+            if term == number:
+                near.update(terms[max(0, index - _BESIDE) : index + _BESIDE + 1])
+        if near and not ({behind} <= near | {""} and {before} <= {*terms, ""}):
+            return False
+    return True
 
 
-def names(text: str) -> list[str]:
-    """Capitalised words that do not start a sentence."""
-    found = [match.group(1) for span in sentences(text) for match in _NAME.finditer(_without_first_word(span.text))]
-    return [name for name in found if name.casefold().split("'")[0] not in _FUNCTION_WORDS]
+def _denies_any(source: str, said: set[str]) -> bool:
+    """Whether the source denies what is said: a clause with a negation, half of whose words are in the statement."""
+    for clause in clauses(source):
+        if denies(clause):
+            terms = set(content_words(clause))
+            if 2 * len(terms & said) >= len(terms):
+                return True
+    return False
 
 
 def find_all(text: str, wanted: str, most: int = 100) -> list[Span]:
@@ -219,37 +250,6 @@ def find_all(text: str, wanted: str, most: int = 100) -> list[Span]:
         if spans:
             return spans
     return []
-
-
-def _stem(word: str) -> str:
-    """A rough stem: English endings off, then the first seven letters, which joins most inflected forms elsewhere."""
-    word = _NUMBER_WORDS.get(word, word)
-    if word[:1].isdigit():
-        return _plain_number(word)
-    for ending in ("'s", "’s", "ing", "edly", "ed", "es", "s", "ly"):
-        if word.endswith(ending) and len(word) - len(ending) >= 3 and not word.endswith("ss"):
-            word = word[: -len(ending)]
-            break
-    if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "ls":
-        word = word[:-1]
-    return word.removesuffix("e")[:7] if len(word) > 3 else word
-
-
-def _plain_number(number: str) -> str:
-    """Take "1,200" and "1.200" for one number, "1.50" for "1.5"."""
-    if re.fullmatch(r"\d{1,3}(?:[.,]\d{3})+", number):
-        return re.sub(r"[.,]", "", number)
-    number = number.replace(",", ".").lstrip("0") or "0"
-    return number.rstrip("0").rstrip(".") if "." in number else number
-
-
-def _without_first_word(sentence: str) -> str:
-    match = _FIRST_WORD.match(sentence)
-    return sentence[match.end() :] if match else sentence
-
-
-def _denies(text: str) -> bool:
-    return not _NEGATIONS.isdisjoint(word.replace("’", "'") for word in words(text))
 
 
 def _alike(left: frozenset[str], right: frozenset[str]) -> bool:

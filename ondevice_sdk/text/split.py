@@ -16,19 +16,31 @@ from itertools import pairwise
 from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.types import Span
 
-__all__ = ["check_text", "count_words", "cover", "paragraphs", "sentences", "words"]
+__all__ = [
+    "CLOSERS",
+    "SENTENCE_ENDS",
+    "check_encodable",
+    "check_text",
+    "count_words",
+    "cover",
+    "paragraphs",
+    "sentences",
+    "words",
+]
 
 LONGEST = 1000  # characters; a "sentence" that is longer is split at white space, or else hard
 
-_CLOSERS = "\"'”’»›)]}」』）】》〉"
+CLOSERS = "\"'”’»›)]}」』）】》〉"
 # Possessive quantifiers: a run of marks is read once, so that a megabyte of full stops stays linear.
-_END = re.compile(rf"[.!?…‥։።။។؟۔।॥。！？｡]++[{re.escape(_CLOSERS)}]*+")
+_END = re.compile(rf"[.!?…‥։።။។؟۔।॥。！？｡]++[{re.escape(CLOSERS)}]*+")
 _NO_SPACE_NEEDED = frozenset("。！？｡؟۔।॥።။։។")
 _ALWAYS = frozenset("!?…‥") | _NO_SPACE_NEEDED
+SENTENCE_ENDS = _ALWAYS | {"."}
 _LINE = re.compile(r"[^\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029]++")
 _BREAK = re.compile(r"\r\n|[\n\r\x1c-\x1e\x85\u2028]")
 _PARAGRAPH_MARKS = frozenset("\x0b\x0c\u2029")
 _ITEM = re.compile(r"(?:[-*+•–—·▪◦‣#>|]|\(?\d{1,3}[.)、．]|\(?[a-zA-Z][.)])\s")
+_SPEAKER = re.compile(r"[^\W\d_][\w.'’-]{0,30}(?: [^\W\d_][\w.'’-]{0,30}){0,3}:\s")
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof rev hon st sr jr gen col lt sgt capt cpt maj gov sen rep pres vs etc approx dept est "
     "ed eds al inc ltd co corp cf e.g i.e eg ie viz u.s u.k u.n a.m p.m jan feb mar apr jun jul aug sep "
@@ -182,14 +194,16 @@ def _breaks(line: str, following: str) -> bool:
     """Whether the newline after `line` ends a sentence, or only wraps it."""
     if not line or _ITEM.match(following):
         return True
-    last = line.rstrip(_CLOSERS)[-1:]
+    if following[0].isupper() and _SPEAKER.match(following):
+        return True  # the next turn of a conversation
+    last = line.rstrip(CLOSERS)[-1:]
     if last in _ALWAYS or last in ".:":
         return not (last == "." and following[0].islower())
     return not (following[0].islower() or 40 <= len(line) <= 110 or last in ",;-–")
 
 
 def _ends_sentence(text: str, line_start: int, mark: re.Match[str]) -> bool:
-    signs = mark.group().rstrip(_CLOSERS)
+    signs = mark.group().rstrip(CLOSERS)
     if signs[-1] in _NO_SPACE_NEEDED:
         return True
     if not text[mark.end()].isspace():

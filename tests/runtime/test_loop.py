@@ -196,3 +196,12 @@ def test_the_loop_measures_its_steps() -> None:
     loop.submit("a", REQUEST)
     loop.run()
     assert engine.budgets == [64, 16, 16, 16]
+
+
+def test_a_step_may_be_longer_while_nobody_watches_a_stream() -> None:
+    budget = StepBudget()
+    for watched, expected in ((True, 96), (False, 240), (True, 96)):
+        budget.watched = watched
+        for _ in range(20):
+            budget.observe(budget.tokens / 1000, budget.tokens)
+        assert budget.tokens == expected

@@ -18,6 +18,7 @@ from ondevice_sdk.tasks import Entities, KeyPhrases, Languages, PersonalData, Se
 from ondevice_sdk.tasks.analyse import merge
 from ondevice_sdk.tasks.flow import run_with
 from ondevice_sdk.tasks.labels import softmax
+from ondevice_sdk.tasks.schema import close_json
 from ondevice_sdk.types import Analysis
 
 from .models import FakeModel, prompt_text
@@ -159,6 +160,34 @@ def test_an_unfinished_form_is_invalid_and_the_message_holds_no_text(raw: str) -
     assert caught.value.__context__ is None
 
 
+@pytest.mark.parametrize(
+    ("raw", "closed"),
+    [
+        ('["a","b","c', '["a","b"]'),
+        ('["a","b"', '["a"]'),
+        ('{"items":["tea","mi', '{"items":["tea"]}'),
+        ('[{"text":"a, ]}\\"","kind":"x"},{"text":"b"', '[{"text":"a, ]}\\"","kind":"x"}]'),
+        ('[{"text":"a","kind":"x"},{"text":"b","ki', '[{"text":"a","kind":"x"}]'),
+        ('{"a":1,"b":[{"c":1,"d":2},{"c":3,', '{"a":1,"b":[{"c":1,"d":2}]}'),
+        ('[{"text":"a"}', '[{"text":"a"}]'),
+        ('["a', None),
+        ('{"cost": 3', None),
+        ("", None),
+    ],
+)
+def test_close_json_leaves_out_what_is_unfinished(raw: str, closed: str | None) -> None:
+    assert close_json(raw) == closed
+    assert closed is None or isinstance(json.loads(closed), (list, dict))
+
+
+def test_a_list_that_ran_out_of_tokens_keeps_its_finished_items() -> None:
+    raw = '[{"text":"Bern","kind":"place"},{"text":"Anna","ki'
+    result = run("Anna lives in Bern.", Entities, writes(raw, "length"))
+    assert [entity.text for entity in result.output.entities] == ["Bern"]
+    assert any("ran out of tokens" in warning for warning in result.warnings)
+    assert run("text", list[str], writes('["a","b', "length")).output == ["a"]
+
+
 def test_long_documents_fill_a_form_part_by_part() -> None:
     def answer(prompt: str) -> str:
         return json.dumps({"items": ["tea"] + (["milk"] if "milk" in prompt else []), "rush": False})
@@ -204,7 +233,10 @@ def test_built_in_forms_keep_only_what_the_text_holds() -> None:
         ("bo@example.com", "email", True),
     ]
     assert run(text, Topics, writes(["Mail", "mail", "People"])).output.topics == ("mail", "People")
-    for form in (entities.entities, phrases.phrases, data.items):
+    assert run(text, Topics, writes(["Building of public libraries", "Mail"])).output.topics == ("Mail",)  # as shown
+    own = run(text, KeyPhrases, writes(["Zurich"])).output.phrases
+    assert own[0].text.startswith("Anna Meier")
+    for form in (entities.entities, phrases.phrases, data.items, own):
         assert all(text[span.start : span.end] == span.text for item in form for span in item.spans)
         assert "Anna" not in repr(form)
 

@@ -48,6 +48,62 @@ def test_what_the_text_does_not_say_is_not(statement: str) -> None:
     assert not Document(ARTICLE).support(statement).supported
 
 
+REPORT = (
+    "Report of the bridge inspection\n\nThe bridge is 412 metres long and stands on eleven concrete piers. Engineers "
+    "measured the steel at 1,250 places.\n\nAt pier five the steel has lost 18 percent of its thickness. The first "
+    "way is to repair the piers. It costs 47 million crowns, takes fourteen months, and keeps the bridge in use. The "
+    "second is to replace them, which costs 92 million crowns and closes the bridge for seven months.\n\nMaria Oduya "
+    "leads the opposition. She wants a new bridge now. Henrik Falk answered that the town has debts of 380 million "
+    "crowns. "
+    "When the bridge was closed in 2019, sales fell by a third, and four shops did not open again."
+)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "The bridge is 412 metres long.",
+        "The first way costs 47 million crowns.",  # the subject stands one sentence before its pronoun
+        "Maria Oduya wants a new bridge now.",
+        "In 2019 the bridge was closed.",  # the negation is of something else
+        "Henrik Falk answered that the town has debts of 380 million crowns.",
+        "The second way closes the bridge for seven months.",
+    ],
+)
+def test_close_sentences_bear_a_statement_together(statement: str) -> None:
+    assert Document(REPORT).support(statement).supported
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "The bridge is 412 metres long and has a steel of 1,250 places.",  # numbers of two sentences
+        "The bridge stands on 1,250 piers.",
+        "It costs 47 million crowns and closes the bridge for seven months.",
+        "It costs 92 million crowns, takes fourteen months, and keeps the bridge in use.",
+        "The bridge has lost 18 percent of its debts.",
+        "The first way takes 47 months.",  # a number of the same sentence, of something else
+        "Maria Oduya answered that the town has debts of 380 million crowns.",  # somebody else's words
+        "The bridge was repaired in 2019.",
+        "The bridge was opened in 2019.",
+        "Four shops opened again.",
+    ],
+)
+def test_false_combinations_are_not_supported(statement: str) -> None:
+    assert not Document(REPORT).support(statement).supported
+
+
+def test_headings_are_neither_central_nor_nearest() -> None:
+    document = Document(REPORT)
+    heading = document.sentences[0]
+    assert document.is_heading(heading)
+    assert sum(document.is_heading(span) for span in document.sentences) == 1
+    assert heading not in document.central(len(document.sentences))
+    assert document.nearest("Report of the bridge inspection") != heading
+    assert not any(Document("One line\n\nAnother line\n\nA third").is_heading(s) for s in document.sentences)
+    assert Document("Only a title").central(1)
+
+
 @given(st.text(max_size=200), st.text(max_size=60), st.integers(1, 5))
 def test_sources_are_always_exact(text: str, statement: str, count: int) -> None:
     document = Document(text)
