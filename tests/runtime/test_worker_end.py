@@ -152,8 +152,8 @@ arrived = threading.Event()
 ticket.set_wakeup(arrived.set)
 arrived.wait()
 assert os.getsid(executor.pid) == executor.pid
-print(executor.pid, flush=True)
 try:
+    print(executor.pid, flush=True)  # in here: the signal may come at once
     time.sleep(1000)
 except KeyboardInterrupt:
     assert executor.alive
