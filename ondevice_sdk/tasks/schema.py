@@ -60,7 +60,7 @@ def grammar_for(form: Any) -> Grammar | None:
         return Grammar("choice", choices=tuple(labels))
     schema = json_schema(form)
     if not isinstance(form, Mapping):
-        schema = _with_bounded_integers(schema)
+        schema = _closed(schema)
     return Grammar("json_schema", source=json.dumps(schema, separators=(",", ":")))
 
 
@@ -167,16 +167,21 @@ def dump(form: Any, value: Any) -> str:
     raise ConfigurationError(fault)
 
 
-def _with_bounded_integers(schema: Any) -> Any:
-    """Python's integers have no end, and a small model may not find one: bound them where the type does not."""
+def _closed(schema: Any) -> Any:
+    """Leave nothing open that the type does not name: a small model may not find the end of it.
+
+    Integers are bounded, and objects have no fields but their own.
+    """
     if isinstance(schema, list):
-        return [_with_bounded_integers(part) for part in schema]
+        return [_closed(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    bounded = {name: _with_bounded_integers(part) for name, part in schema.items()}
+    closed = {name: _closed(part) for name, part in schema.items()}
     if schema.get("type") == "integer" and not _BOUNDS.intersection(schema):
-        bounded |= {"minimum": -_LARGEST_INTEGER, "maximum": _LARGEST_INTEGER}
-    return bounded
+        closed |= {"minimum": -_LARGEST_INTEGER, "maximum": _LARGEST_INTEGER}
+    if schema.get("type") == "object" and "properties" in schema:
+        closed.setdefault("additionalProperties", False)
+    return closed
 
 
 def _validated(form: Any, raw: str) -> Any:
