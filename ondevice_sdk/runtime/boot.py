@@ -76,12 +76,14 @@ def main() -> None:
         "error": error,
     }
     send("hello", seal=seal)
-    paths = expect("go")["path"]
+    go = expect("go")
+    paths = go["path"]
     assert isinstance(paths, list)
     sys.path += [path for path in paths if path not in sys.path]
-
-    from ondevice_sdk.runtime.worker import run
-
+    if go["role"] == "function":
+        from ondevice_sdk.runtime.function import run
+    else:
+        from ondevice_sdk.runtime.worker import run
     run(inbound, outbound)
 
 
