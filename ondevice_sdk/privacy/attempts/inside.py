@@ -11,6 +11,11 @@ from ondevice_sdk.privacy.attempts.attempt import Group, Reach, Untestable, Vict
 ENTRY = f"{__name__}:run"
 
 
+def answer() -> str:
+    """Show that a worker runs functions."""
+    return "here"
+
+
 def run(attempt: str, group: str, reach: Mapping[str, Any]) -> dict[str, str | bool]:
     """Make one attempt.
 
