@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, cast
 
-from ondevice_sdk.errors import ConfigurationError, LoadFailed, WorkerCrashed
+from ondevice_sdk.errors import ConfigurationError, WorkerCrashed
 from ondevice_sdk.types import JsonValue, PrivacyLevel, Progress
 
 if TYPE_CHECKING:
@@ -114,6 +114,7 @@ def run_trials(
         ConfigurationError: an id that is not known, or no Python to start.
         PrivacyUnavailable: strict privacy cannot be enforced here.
         WorkerCrashed: workers do not start at all.
+        LoadFailed: the attempts themselves are broken.
     """
     from ondevice_sdk.privacy import policy
 
@@ -129,35 +130,66 @@ def run_trials(
     now = [attempt for attempt in chosen if full or not attempt.full]
     left_out = [attempt.id for attempt in chosen if attempt not in now]
     start = time.monotonic()
-    crew = _Crew(run or run_in_worker, python_command(worker_command), worker_command, now, on_progress)
+    crew = _Crew(run or run_in_worker, python_command(worker_command), worker_command, on_progress)
     crew.check("strict")
     crew.check("off")
-    made = crew.work(lanes)
-    return summarise(
-        (made[attempt.id] for attempt in now), left_out=left_out, seconds=round(time.monotonic() - start, 1)
-    )
+    controls, sealed = crew.work(_jobs(now), lanes)
+    trials = (_trial(attempt, controls[attempt.id], sealed[attempt.id]) for attempt in now)
+    return summarise(trials, left_out=left_out, seconds=round(time.monotonic() - start, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Attempts to make in one worker."""
+
+    level: PrivacyLevel
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """What one attempt came to at one level: the kinds of proof that it got through, and the system's answer."""
+
+    evidence: frozenset[str]
+    note: str
+
+
+def _jobs(attempts: Sequence[Attempt]) -> list[_Job]:
+    """Every control in a worker of its own; sealed, a group together, to be told apart only if something gets out."""
+    gaps = [attempt for attempt in attempts if attempt.layer == "none"]
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        if attempt not in gaps:
+            groups.setdefault(attempt.group, []).append(attempt)
+    together = [_Job("strict", tuple(members)) for members in groups.values()]
+    return [*together, *(_Job("strict", (gap,)) for gap in gaps), *(_Job("off", (attempt,)) for attempt in attempts)]
+
+
+def _trial(attempt: Attempt, control: _Try, sealed: _Try) -> Trial:
+    proved = attempt.proof in control.evidence
+    verdict: Verdict = "refused" if proved else "not_testable"
+    if sealed.evidence:  # sealed, any kind of proof counts
+        verdict = "residual" if attempt.layer == "none" else "escaped"
+    return Trial(attempt.id, attempt.group, attempt.about, verdict, proved, control.note, sealed.note)
 
 
 class _Crew:
-    """Threads that take attempts from one list."""
+    """Threads that take jobs from one list."""
 
     def __init__(
         self,
         run: Run,
         python: Sequence[str],
         worker_command: Sequence[str] | None,
-        attempts: Sequence[Attempt],
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._run = run
         self._python = python
         self._worker_command = worker_command
-        self._total = len(attempts)
         self._on_progress = on_progress
-        self._todo: queue.SimpleQueue[Attempt] = queue.SimpleQueue()
-        for attempt in attempts:
-            self._todo.put(attempt)
-        self._made: dict[str, Trial] = {}
+        self._todo: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._total = 0
+        self._done: dict[bool, dict[str, _Try]] = {True: {}, False: {}}  # by whether it was sealed
         self._errors: list[BaseException] = []
         self._lock = threading.Lock()
 
@@ -167,14 +199,15 @@ class _Crew:
         Raises:
             PrivacyUnavailable, WorkerCrashed.
         """
-        answer = self._run(
-            "ondevice_sdk.privacy.attempts.inside:answer", privacy=level, worker_command=self._worker_command
-        )
-        if answer.value != "here":
+        entry = "ondevice_sdk.privacy.attempts.inside:answer"
+        if self._run(entry, privacy=level, worker_command=self._worker_command).value != "here":
             raise WorkerCrashed("the worker did not run a harmless function")
 
-    def work(self, lanes: int) -> dict[str, Trial]:
-        """Make all attempts."""
+    def work(self, jobs: Sequence[_Job], lanes: int) -> tuple[dict[str, _Try], dict[str, _Try]]:
+        """Do all jobs; the controls by id, and the sealed tries."""
+        for job in jobs:
+            self._total += len(job.attempts)
+            self._todo.put(job)
         threads = [threading.Thread(target=self._lane, name="ondevice-trials", daemon=True) for _ in range(lanes)]
         for thread in threads:
             thread.start()
@@ -182,7 +215,7 @@ class _Crew:
             thread.join()
         if self._errors:
             raise self._errors[0]
-        return self._made
+        return self._done[False], self._done[True]
 
     def _lane(self) -> None:
         from ondevice_sdk.privacy.attempts.range import Range
@@ -191,55 +224,66 @@ class _Crew:
             with Range(self._python) as place:
                 while not self._errors:
                     try:
-                        attempt = self._todo.get_nowait()
+                        job = self._todo.get_nowait()
                     except queue.Empty:
                         return
-                    trial = self._try(place, attempt)
-                    with self._lock:
-                        self._made[trial.id] = trial
-                        if self._on_progress is not None:
-                            self._on_progress(Progress("attempts", len(self._made), self._total, "attempts"))
+                    for name, outcome in self._do(place, job).items():
+                        self._note(job, name, outcome)
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
             self._errors.append(error)
 
-    def _try(self, place: Range, attempt: Attempt) -> Trial:
-        evidence, control_note = self._once(place, attempt, "off")
-        control = attempt.proof in evidence
-        out, note = self._once(place, attempt, "strict")  # sealed, every kind of proof counts
-        verdict: Verdict = "refused" if control else "not_testable"
-        if out:
-            verdict = "residual" if attempt.layer == "none" else "escaped"
-        return Trial(attempt.id, attempt.group, attempt.about, verdict, control, control_note, note)
+    def _note(self, job: _Job, name: str, outcome: _Try) -> None:
+        with self._lock:
+            self._done[job.level == "strict"][name] = outcome
+            if self._on_progress is not None:
+                done = sum(map(len, self._done.values()))
+                self._on_progress(Progress("attempts", done, self._total, "tries"))
 
-    def _once(self, place: Range, attempt: Attempt, level: PrivacyLevel) -> tuple[frozenset[str], str]:
-        """Try it: the evidence that it got through, and what the system answered."""
+    def _do(self, place: Range, job: _Job) -> dict[str, _Try]:
         from ondevice_sdk.privacy.attempts import inside
 
-        claim, text, note = False, "", ""
-        with place.shot(control=level != "strict") as shot:
+        claims: list[bool] = []
+        texts: list[str] = []
+        with place.shot(control=job.level != "strict") as shot:
             try:
                 answer = self._run(
                     inside.ENTRY,
-                    privacy=level,
+                    privacy=job.level,
                     arguments={
-                        "attempt": attempt.id,
-                        "group": attempt.group,
+                        "attempts": [[attempt.group, attempt.id] for attempt in job.attempts],
                         "reach": cast("JsonValue", dataclasses.asdict(shot.reach)),
                     },
                     read=(shot.reach.model,),
-                    timeout_s=TIMEOUT_S,
+                    timeout_s=TIMEOUT_S * len(job.attempts),
                     worker_command=self._worker_command,
                 ).value
-            except (WorkerCrashed, LoadFailed) as error:
-                note = error.message  # it was killed for it, or became another program: the evidence decides
-                if level == "strict":
-                    self.check(level)
-            else:
-                claim, text, note = _told(answer)
-            return shot.evidence(text, claim=claim), note
+                claims, texts, notes = _told(answer, len(job.attempts))
+                ended = True
+            except WorkerCrashed as error:  # killed for it, or it became another program
+                ended = False
+                notes = [error.message] * len(job.attempts)
+            evidence = shot.evidence("\n".join(texts), claim=any(claims))
+        if not ended and job.level == "strict":
+            self.check(job.level)
+        if len(job.attempts) == 1:
+            return {job.attempts[0].id: _Try(evidence, notes[0])}
+        if ended and not evidence:
+            return {attempt.id: _Try(evidence, note) for attempt, note in zip(job.attempts, notes, strict=True)}
+        alone = [_Job(job.level, (attempt,)) for attempt in job.attempts]
+        return {name: outcome for each in alone for name, outcome in self._do(place, each).items()}
 
 
-def _told(answer: JsonValue) -> tuple[bool, str, str]:
-    """Claim, text and note; of a worker that is not trusted."""
-    fields = answer if isinstance(answer, dict) else {}
-    return fields.get("claim") is True, str(fields.get("text", "")), str(fields.get("note", ""))[:200]
+def _told(answer: JsonValue, expected: int) -> tuple[list[bool], list[str], list[str]]:
+    """Claims, texts and notes; of a worker that is not trusted.
+
+    Raises:
+        WorkerCrashed: it did not answer what it was asked.
+    """
+    rows = [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
+    if len(rows) != expected:
+        raise WorkerCrashed("the worker gave another answer than the attempts give")
+    return (
+        [row.get("claim") is True for row in rows],
+        [str(row.get("text", "")) for row in rows],
+        [str(row.get("note", ""))[:200] for row in rows],
+    )

@@ -1,13 +1,14 @@
-"""The side of the worker: makes one attempt and says what came of it."""
+"""The side of the worker: makes attempts and says what came of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 from ondevice_sdk.privacy.attempts.attempt import Group, Reach, Untestable, Victim
 
+Told = dict[str, str | bool]
 ENTRY = f"{__name__}:run"
 
 
@@ -16,20 +17,28 @@ def answer() -> str:
     return "here"
 
 
-def run(attempt: str, group: str, reach: Mapping[str, Any]) -> dict[str, str | bool]:
-    """Make one attempt.
+def run(attempts: Sequence[tuple[str, str]], reach: Mapping[str, Any]) -> list[Told]:
+    """Make attempts, one after the other.
+
+    Args:
+        attempts: group and id of each.
+        reach: the fields of `Reach`.
 
     Returns:
-        `claim`: whether the function says that it got out. `text`: what it read. `note`: why not. `untestable`.
+        For each `claim`, whether the function says that it got out; `text`, what it read; `note`, what stopped it.
     """
-    told: dict[str, str | bool] = {"claim": False, "text": "", "note": "", "untestable": False}
     target = Reach(**{**reach, "victim": Victim(**reach["victim"])})
+    return [_make(group, name, target) for group, name in attempts]
+
+
+def _make(group: str, attempt: str, target: Reach) -> Told:
+    told: Told = {"claim": False, "text": "", "note": ""}
     made: Group = import_module(f"{__package__}.{group}").GROUP
     function = next(candidate.run for candidate in made.attempts if candidate.id == attempt)
     try:
         outcome = function(target)
     except Untestable as reason:
-        told |= {"untestable": True, "note": str(reason)}
+        told["note"] = str(reason)
     except Exception as error:  # noqa: BLE001 - whatever stops it, it was stopped; the note says by what
         told["note"] = _describe(error)
     else:
