@@ -11,7 +11,7 @@ from ondevice_sdk.privacy import policy
 from ondevice_sdk.runtime import forks, protocol
 from ondevice_sdk.runtime.channel import Channel, broken
 from ondevice_sdk.runtime.child import WorkerProcess
-from ondevice_sdk.runtime.handshake import seal
+from ondevice_sdk.runtime.handshake import Sealed, seal
 from ondevice_sdk.runtime.wire import ProtocolError
 from ondevice_sdk.types import JsonValue, PrivacyLevel, PrivacyReport
 
@@ -56,13 +56,14 @@ def run_in_worker(
     with forks.spawning():
         process = WorkerProcess(worker_command, privacy)
         forks.watch(process)
+    sealed: Sealed | None = None
     try:
         channel = Channel(process)
         sealed = seal(channel, privacy, read=read, role="function")
         channel.send(protocol.Run(entry, json.dumps(dict(arguments or {}))))
         match channel.receive(timeout_s):
             case protocol.Result(text):
-                return Returned(_value(text), sealed.report(process, alive=True))
+                return Returned(_value(text), sealed.report(alive=True))
             case protocol.Refused(error):
                 raise protocol.restore(error, protocol.LOAD_ERRORS)
             case _:
@@ -71,6 +72,8 @@ def run_in_worker(
         raise broken() from None
     finally:
         process.dispose()
+        if sealed is not None:
+            sealed.close()
 
 
 def _value(text: str) -> JsonValue:

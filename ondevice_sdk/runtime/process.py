@@ -190,7 +190,7 @@ class _Link:
             self.dispatcher.stop(self._crash, self._refusal)
             self._outbox.put(None)
             self._writer.join()
-            self.process.dispose()
+            self._dispose()
 
     def _handle(self, frame: wire.Frame) -> None:
         message = protocol.from_worker(frame)
@@ -206,7 +206,7 @@ class _Link:
     def report(self) -> PrivacyReport:
         """The report, with the threads as they are now while the worker lives."""
         assert self._sealed is not None  # nobody has a link that was not sealed
-        return self._sealed.report(self.process, alive=self.dispatcher.open)
+        return self._sealed.report(alive=self.dispatcher.open)
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
@@ -232,9 +232,14 @@ class _Link:
         self.dispatcher.stop(Cancelled("the client was closed"), self._refusal)
         self.process.kill()
         if self._reader.ident is None:
-            self.process.dispose()
+            self._dispose()
         elif threading.current_thread() not in (self._reader, self._writer):  # a finalizer runs in any thread
             self._reader.join(_CLEAN_UP_S)
+
+    def _dispose(self) -> None:
+        self.process.dispose()
+        if self._sealed is not None:
+            self._sealed.close()
 
     def orphan(self) -> None:
         """Be dead in a forked child."""

@@ -51,12 +51,24 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class SealNow:
-    """Seal yourself; answered by `Hello`. Only what lies beneath the `read` paths stays readable."""
+    """Seal yourself; answered by `Closed`.
+
+    What lies beneath the `read` paths stays readable, what lies beneath `private` also writable.
+    """
 
     level: PrivacyLevel
-    read: tuple[str, ...] = ()
+    read: tuple[str, ...]
+    private: str
     blob: int = 0
     kind: Literal["seal"] = "seal"
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """You were looked at: hide, and try what is refused; answered by `Hello`."""
+
+    blob: int = 0
+    kind: Literal["prove"] = "prove"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +158,15 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """Everything is given up. `told`: the kernel's reports were handed over."""
+
+    told: bool
+    blob: int = 0
+    kind: Literal["closed"] = "closed"
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """The worker's account of its seal."""
 
@@ -205,11 +226,11 @@ class _EventsHeader:
     kind: Literal["events"] = "events"
 
 
-ToWorker = SealNow | Go | Run | Load | Submit | Cancel | Close
-ToApp = Started | Hello | LoadProgress | Ready | Refused | Result | Events
+ToWorker = SealNow | Prove | Go | Run | Load | Submit | Cancel | Close
+ToApp = Started | Closed | Hello | LoadProgress | Ready | Refused | Result | Events
 
-_WorkerHeader = SealNow | Go | Run | Load | _SubmitHeader | Cancel | Close
-_AppHeader = Started | Hello | LoadProgress | Ready | Refused | Result | _EventsHeader
+_WorkerHeader = SealNow | Prove | Go | Run | Load | _SubmitHeader | Cancel | Close
+_AppHeader = Started | Closed | Hello | LoadProgress | Ready | Refused | Result | _EventsHeader
 
 
 @dataclass(frozen=True, slots=True)
