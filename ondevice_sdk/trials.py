@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, cast
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, cast
 
 from ondevice_sdk.errors import ConfigurationError, WorkerCrashed
 from ondevice_sdk.types import JsonValue, PrivacyLevel, Progress
@@ -26,6 +26,7 @@ Verdict = Literal["refused", "escaped", "residual", "not_testable"]
 Run = Callable[..., "Returned"]  # as `run_in_worker`
 
 TIMEOUT_S: Final = 15.0  # for one attempt; a busy machine
+_LONGEST_NOTE: Final = 200
 LANES: Final = 2  # attempts at a time, each with a range of its own
 
 
@@ -242,8 +243,8 @@ class _Crew:
     def _do(self, place: Range, job: _Job) -> dict[str, _Try]:
         from ondevice_sdk.privacy.attempts import inside
 
-        claims: list[bool] = []
-        texts: list[str] = []
+        answer: JsonValue = None
+        killed = ""
         with place.shot(control=job.level != "strict") as shot:
             try:
                 answer = self._run(
@@ -257,24 +258,30 @@ class _Crew:
                     timeout_s=TIMEOUT_S * len(job.attempts),
                     worker_command=self._worker_command,
                 ).value
-                claims, texts, notes = _told(answer, len(job.attempts))
-                ended = True
-            except WorkerCrashed as error:  # killed for it, or it became another program
-                ended = False
-                notes = [error.message] * len(job.attempts)
-            evidence = shot.evidence("\n".join(texts), claim=any(claims))
-        if not ended and job.level == "strict":
+            except WorkerCrashed as error:  # killed for it, or it became another program: the evidence decides
+                killed = error.message
+            told = [] if killed else _told(answer, len(job.attempts))
+            evidence = shot.evidence("\n".join(row.text for row in told), claim=any(row.claim for row in told))
+        if killed and job.level == "strict":
             self.check(job.level)
         if len(job.attempts) == 1:
-            return {job.attempts[0].id: _Try(evidence, notes[0])}
-        if ended and not evidence:
-            return {attempt.id: _Try(evidence, note) for attempt, note in zip(job.attempts, notes, strict=True)}
+            return {job.attempts[0].id: _Try(evidence, killed or told[0].note)}
+        if told and not evidence:
+            return {attempt.id: _Try(evidence, row.note) for attempt, row in zip(job.attempts, told, strict=True)}
         alone = [_Job(job.level, (attempt,)) for attempt in job.attempts]
         return {name: outcome for each in alone for name, outcome in self._do(place, each).items()}
 
 
-def _told(answer: JsonValue, expected: int) -> tuple[list[bool], list[str], list[str]]:
-    """Claims, texts and notes; of a worker that is not trusted.
+class _Told(NamedTuple):
+    """What an attempt says of itself."""
+
+    claim: bool
+    text: str
+    note: str
+
+
+def _told(answer: JsonValue, expected: int) -> list[_Told]:
+    """Read the answer of a worker that is not trusted.
 
     Raises:
         WorkerCrashed: it did not answer what it was asked.
@@ -282,8 +289,7 @@ def _told(answer: JsonValue, expected: int) -> tuple[list[bool], list[str], list
     rows = [row for row in answer if isinstance(row, dict)] if isinstance(answer, list) else []
     if len(rows) != expected:
         raise WorkerCrashed("the worker gave another answer than the attempts give")
-    return (
-        [row.get("claim") is True for row in rows],
-        [str(row.get("text", "")) for row in rows],
-        [str(row.get("note", ""))[:200] for row in rows],
-    )
+    return [
+        _Told(row.get("claim") is True, str(row.get("text", "")), str(row.get("note", ""))[:_LONGEST_NOTE])
+        for row in rows
+    ]
