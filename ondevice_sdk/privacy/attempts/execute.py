@@ -68,6 +68,12 @@ def raw_clone_socket(reach: Reach) -> Outcome:
 
 
 @GROUP("contact")
+def clone_high_bits(reach: Reach) -> Outcome:
+    """The same, with a bit in the flags that the kernel does not look at."""
+    return _in_child(reach, raw.call("clone", _CHILD_ENDED | raw.HIGH << 8, 0, 0, 0, 0))
+
+
+@GROUP("contact")
 def clone3_socket(reach: Reach) -> Outcome:
     """A copy made by the call whose flags no filter can read."""
     arguments = bytearray(88)

@@ -113,6 +113,23 @@ def hardlink_escape(reach: Reach) -> Outcome:
     return _read(link)
 
 
+@GROUP("content", layer="landlock")
+def path_descriptor(reach: Reach) -> Outcome:
+    """A file opened by name only (O_PATH), and then in full through /proc."""
+    descriptor = os.open(reach.secret, os.O_PATH)
+    return _read(f"/proc/self/fd/{descriptor}")
+
+
+@GROUP("file", layer="landlock")
+def unnamed_file(reach: Reach) -> Outcome:
+    """A file outside, made without a name (O_TMPFILE) and named afterwards."""
+    descriptor = os.open(reach.outside, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    os.write(descriptor, reach.message)
+    here, there = f"/proc/self/fd/{descriptor}".encode(), f"{reach.outside}/named".encode()
+    raw.call("linkat", _HERE, here, _HERE, there, 0x400)  # AT_SYMLINK_FOLLOW
+    return None
+
+
 @GROUP("file", layer="landlock")
 def rename_out(reach: Reach) -> Outcome:
     """A file of its own moved outside."""

@@ -16,7 +16,6 @@ from ondevice_sdk.privacy.attempts.attempt import Group, Outcome, Reach, Untesta
 GROUP = Group("native")
 _INET: Final = 2
 _STREAM: Final = 1
-_HIGH: Final = 1 << 32
 _UNREVIEWED: Final = range(463, 1100)
 _OP_SOCKET, _OP_CONNECT, _OP_SEND = 45, 16, 26
 
@@ -89,7 +88,7 @@ def high_bits_number(reach: Reach) -> Outcome:
     """The number of `socket` with a bit above the 32 that the kernel looks at."""
     if platform.machine() != "x86_64":
         raise Untestable("a trick of x86")
-    code = raw.Code(bytes.fromhex("48b8") + struct.pack("<Q", 41 | _HIGH) + bytes.fromhex("31d2 0f05 c3"))
+    code = raw.Code(bytes.fromhex("48b8") + struct.pack("<Q", 41 | raw.HIGH) + bytes.fromhex("31d2 0f05 c3"))
     return _close(code(_INET, _STREAM))
 
 
@@ -118,7 +117,7 @@ def x32_socket(reach: Reach) -> Outcome:
 @GROUP()
 def high_bits_domain(reach: Reach) -> Outcome:
     """A family with a bit above the 32 that the kernel looks at."""
-    return _close(raw.syscall_code()(raw.number("socket"), _INET | _HIGH, _STREAM, 0, 0, 0))
+    return _close(raw.syscall_code()(raw.number("socket"), _INET | raw.HIGH, _STREAM, 0, 0, 0))
 
 
 @GROUP()

@@ -10,12 +10,12 @@ import signal
 import socket
 import struct
 import termios
+from collections.abc import Callable
 
 from ondevice_sdk.privacy.attempts import raw
 from ondevice_sdk.privacy.attempts.attempt import Group, Outcome, Reach, Untestable
 
 GROUP = Group("process")
-_HIGH = 1 << 32
 _SET_OWNER_EX, _SET_SIGNAL = 15, 10  # F_SETOWN_EX, F_SETSIG
 _PEEK, _POKE, _ATTACH, _DETACH, _SEIZE, _INTERRUPT = 2, 5, 16, 17, 0x4206, 0x4207
 
@@ -90,6 +90,12 @@ def proc_cmdline_host(reach: Reach) -> Outcome:
 
 
 @GROUP("content", layer="landlock")
+def proc_climb(reach: Reach) -> Outcome:
+    """The app's environment, on a path that begins in this process's own directory."""
+    return _read(f"/proc/self/../{reach.victim.pid}/environ")
+
+
+@GROUP("content", layer="landlock")
 def proc_fd_host(reach: Reach) -> Outcome:
     """A file that the app has open, through /proc."""
     return _read(f"/proc/{reach.victim.pid}/fd/{reach.victim.file}")
@@ -142,12 +148,71 @@ def queue_signal(reach: Reach) -> Outcome:
 @GROUP("victim")
 def owner_signal(reach: Reach) -> Outcome:
     """A signal that the kernel sends on behalf of a pipe, made the app's by fcntl."""
-    reader, writer = os.pipe2(os.O_NONBLOCK)
-    fcntl.fcntl(reader, _SET_OWNER_EX, struct.pack("=ii", 1, reach.victim.pid))  # F_OWNER_PID
-    fcntl.fcntl(reader, _SET_SIGNAL, signal.SIGUSR1)
-    fcntl.fcntl(reader, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-    os.write(writer, b"x")
+    owner = struct.pack("=ii", 1, reach.victim.pid)  # F_OWNER_PID
+    _signal_by_pipe(lambda reader: fcntl.fcntl(reader, _SET_OWNER_EX, owner))
     return None
+
+
+def _signal_by_pipe(own: Callable[[int], object]) -> None:
+    reader, writer = os.pipe2(os.O_NONBLOCK)
+    try:
+        own(reader)
+        fcntl.fcntl(reader, _SET_SIGNAL, signal.SIGUSR1)
+        fcntl.fcntl(reader, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        os.write(writer, b"x")
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@GROUP("victim")
+def owner_signal_old(reach: Reach) -> Outcome:
+    """The same by the older of the two requests."""
+    _signal_by_pipe(lambda reader: fcntl.fcntl(reader, fcntl.F_SETOWN, reach.victim.pid))
+    return None
+
+
+@GROUP("victim")
+def owner_signal_high_bits(reach: Reach) -> Outcome:
+    """The same, with a bit in the request that the kernel does not look at."""
+    owner = struct.pack("=ii", 1, reach.victim.pid)
+    _signal_by_pipe(lambda reader: raw.call("fcntl", reader, _SET_OWNER_EX | raw.HIGH, owner))
+    return None
+
+
+@GROUP("victim")
+def kill_group(reach: Reach) -> Outcome:
+    """A signal to the app's whole group of processes."""
+    os.killpg(reach.victim.pid, signal.SIGUSR1)
+    return None
+
+
+@GROUP("victim")
+def kill_high_bits(reach: Reach) -> Outcome:
+    """A signal, with a bit in the number of the process that the kernel does not look at."""
+    raw.call("kill", reach.victim.pid | raw.HIGH, signal.SIGUSR1)
+    return None
+
+
+@GROUP("victim")
+def thread_signal(reach: Reach) -> Outcome:
+    """A signal to one thread of the app."""
+    raw.call("tgkill", reach.victim.pid, reach.victim.pid, signal.SIGUSR1)
+    return None
+
+
+@GROUP("victim")
+def prlimit_high_bits(reach: Reach) -> Outcome:
+    """The limits of another process, with a bit in its number that the kernel does not look at."""
+    limit = struct.pack("=2Q", 65, resource.prlimit(0, resource.RLIMIT_NOFILE)[1])
+    raw.call("prlimit64", reach.victim.pid | raw.HIGH, resource.RLIMIT_NOFILE, limit, None)
+    return None
+
+
+@GROUP(layer="none")
+def process_lookup(reach: Reach) -> Outcome:
+    """Whether a process exists, and in which group it is."""
+    return os.getpgid(reach.victim.pid) > 0
 
 
 @GROUP("victim")
@@ -246,7 +311,6 @@ def _type(reach: Reach, request: int) -> None:
         raise Untestable("no pseudo terminal")
     descriptor = os.open(reach.terminal, os.O_RDWR | os.O_NOCTTY)
     fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
-    raw.libc()
     library = ctypes.CDLL(None, use_errno=True)
     if library.ioctl(ctypes.c_int(descriptor), ctypes.c_ulong(request), ctypes.c_char_p(b"!")) != 0:
         raise OSError(ctypes.get_errno(), "TIOCSTI")
@@ -262,7 +326,7 @@ def tty_TIOCSTI(reach: Reach) -> Outcome:  # noqa: N802 - the name of the reques
 @GROUP("terminal", layer="landlock")
 def tty_TIOCSTI_highbits(reach: Reach) -> Outcome:  # noqa: N802 - see above
     """The same, with a bit in the request that the kernel does not look at."""
-    _type(reach, termios.TIOCSTI | _HIGH)
+    _type(reach, termios.TIOCSTI | raw.HIGH)
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import resource
 import struct
 
@@ -22,8 +23,7 @@ class _Program(ctypes.Structure):
 
 
 def _prctl(option: int, *words: int | ctypes.Structure) -> int:
-    numbers = {"x86_64": 157, "aarch64": 167}
-    return raw.numbered(numbers[raw.machine()], option, *words, *[0] * (4 - len(words)))
+    return raw.call("prctl", option, *words, *[0] * (4 - len(words)))
 
 
 @GROUP()
@@ -31,6 +31,20 @@ def undo_dumpable(reach: Reach) -> Outcome:
     """Let other processes read its memory again, and core files be written."""
     _prctl(_SET_DUMPABLE, 1)
     return _prctl(_GET_DUMPABLE) == 1
+
+
+@GROUP()
+def dumpable_high_bits(reach: Reach) -> Outcome:
+    """The same, with a bit in the request that the kernel does not look at."""
+    _prctl(_SET_DUMPABLE | raw.HIGH, 1)
+    return _prctl(_GET_DUMPABLE) == 1
+
+
+@GROUP()
+def change_user(reach: Reach) -> Outcome:
+    """Become another user, past whom the limits of this one do not reach."""
+    os.setresuid(-1, 65534, -1)
+    return os.geteuid() == 65534 != os.getuid()
 
 
 @GROUP()
