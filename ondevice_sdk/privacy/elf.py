@@ -67,6 +67,8 @@ def _imports(file: BinaryIO) -> frozenset[str]:
             raise ValueError("odd section headers")
         file.seek(offset)
         sections = list(_SECTION.iter_unpack(file.read(size * count)))
+        if len(sections) != count:
+            raise ValueError("no section headers where they should be")
         names: set[str] = set()
         for section in sections:
             if section[1] == _DYNSYM:
@@ -81,7 +83,10 @@ def _table(file: BinaryIO, section: tuple[int, ...]) -> bytes:
     if section[5] > _LARGEST_TABLE:
         raise ValueError("an odd table")
     file.seek(section[4])
-    return file.read(section[5])
+    table = file.read(section[5])
+    if len(table) != section[5]:
+        raise ValueError("a table ends early")
+    return table
 
 
 def _undefined(symbols: bytes, strings: bytes) -> Iterable[str]:
