@@ -16,7 +16,10 @@ _LIMITS_ALWAYS: Final = (
     "drivers and firmware of a graphics processor are not covered",
     "timing and the use of shared caches can tell something to processes that cooperate with the worker",
 )
-_LIMIT_LOOKUPS: Final = "the worker can learn whether a file exists, how large and how old it is, but not read it"
+_LIMIT_LOOKUPS: Final = (
+    "the worker can learn whether a file or process exists, how large and how old a file is, where a link leads and "
+    "how full a disk is, but read none of it"
+)
 _LIMIT_FILES: Final = "the worker can read and write the files that the user can"
 _LIMIT_OPEN: Final = "nothing but good manners keeps the engine's libraries from the network"
 _LIMIT_THREAD: Final = "the engine runs inside the app: it can do whatever the app can, and its crash ends the app"

@@ -140,7 +140,8 @@ _KERNEL: Final[dict[str, _Row]] = {
     "nfsservctl": (180, 42),
 }
 
-# What is said of a file, which others can see, and files that are no files.
+# What is said of a file, which others can see or have noted there (Landlock does not cover it), and files that are no
+# files.
 _METADATA: Final[dict[str, _Row]] = {
     "chmod": (90, None),
     "fchmod": (91, 52),
@@ -157,6 +158,12 @@ _METADATA: Final[dict[str, _Row]] = {
     "setxattr": (188, 5),
     "lsetxattr": (189, 6),
     "fsetxattr": (190, 7),
+    "getxattr": (191, 8),
+    "lgetxattr": (192, 9),
+    "fgetxattr": (193, 10),
+    "listxattr": (194, 11),
+    "llistxattr": (195, 12),
+    "flistxattr": (196, 13),
     "removexattr": (197, 14),
     "lremovexattr": (198, 15),
     "fremovexattr": (199, 16),

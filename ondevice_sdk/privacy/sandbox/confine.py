@@ -93,6 +93,9 @@ class State(NamedTuple):
 
 
 def state() -> State:
-    """Ask the kernel what is in force now."""
-    core = resource.getrlimit(resource.RLIMIT_CORE)
-    return State(kernel.prctl(kernel.PR_GET_NO_NEW_PRIVS) == 1, kernel.prctl(kernel.PR_GET_DUMPABLE) != 0, max(core))
+    """Ask the kernel what is in force now; nothing is where it cannot be asked."""
+    core = max(resource.getrlimit(resource.RLIMIT_CORE))
+    try:
+        return State(kernel.prctl(kernel.PR_GET_NO_NEW_PRIVS) == 1, kernel.prctl(kernel.PR_GET_DUMPABLE) != 0, core)
+    except OSError:
+        return State(no_new_privileges=False, dumpable=True, core_limit=core)

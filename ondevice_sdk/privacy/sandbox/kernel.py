@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import sys
 from typing import Final, NamedTuple
@@ -32,6 +33,12 @@ MACHINES: Final[dict[str, Machine]] = {"x86_64": Machine(0xC000003E, 0), "aarch6
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
+def _require() -> ctypes.CDLL:
+    if _libc is None:
+        raise OSError(errno.ENOSYS, "not Linux")
+    return _libc
+
+
 def machine() -> str | None:
     """This process's machine, if it is known; a 32-bit process on a 64-bit kernel is another machine."""
     name = os.uname().machine
@@ -44,10 +51,10 @@ def call(number: int, *arguments: int | bytes | ctypes.Array[ctypes.c_char]) -> 
     Raises:
         OSError: what the kernel answered.
     """
-    assert _libc is not None
+    libc = _require()
     words = [ctypes.c_long(value) if isinstance(value, int) else value for value in arguments]
     ctypes.set_errno(0)
-    result: int = _libc.syscall(ctypes.c_long(number), *words)
+    result: int = libc.syscall(ctypes.c_long(number), *words)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -60,10 +67,10 @@ def prctl(option: int, *values: int) -> int:
     Raises:
         OSError: what the kernel answered.
     """
-    assert _libc is not None
+    libc = _require()
     words = [ctypes.c_ulong(value) for value in (*values, 0, 0, 0, 0)[:4]]
     ctypes.set_errno(0)
-    result: int = _libc.prctl(ctypes.c_int(option), *words)
+    result: int = libc.prctl(ctypes.c_int(option), *words)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -76,7 +83,7 @@ def unshare(flags: int) -> None:
     Raises:
         OSError: what the kernel answered.
     """
-    assert _libc is not None
-    if _libc.unshare(ctypes.c_int(flags)) != 0:
+    libc = _require()
+    if libc.unshare(ctypes.c_int(flags)) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
