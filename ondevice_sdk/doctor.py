@@ -17,7 +17,7 @@ from ondevice_sdk.types import DeviceProfile, Progress
 
 __all__ = ["Diagnosis", "ModelState", "PrivacyState", "StoreState", "Trial", "Trials", "examine", "memory_warnings"]
 
-# Magic numbers of statfs(2): file systems whose files come over a network.
+# Magic numbers of statfs(2): file systems whose files come, or may come, over a network.
 _NETWORK_FILE_SYSTEMS: Final = {
     0x6969: "NFS",
     0x517B: "SMB",
@@ -165,7 +165,7 @@ def _store_warnings(state: StoreState) -> tuple[str, ...]:
     ]
     if state.file_system:
         warnings.append(
-            f"the store lies on {state.file_system}: the kernel fetches models over the network; "
+            f"the store lies on {state.file_system}, which may fetch models over the network; "
             "set ONDEVICE_HOME to a local directory"
         )
     if not state.writable:
@@ -207,9 +207,8 @@ def network_file_system(path: Path) -> str:
         return ""
     import ctypes
 
-    # struct statfs begins with f_type, a long
     answer = ctypes.create_string_buffer(256)
     if ctypes.CDLL(None).statfs(os.fsencode(path), answer) != 0:
         return ""
-    kind = int.from_bytes(answer.raw[:4], sys.byteorder)
+    kind = ctypes.c_long.from_buffer(answer).value & 0xFFFFFFFF  # the first field of struct statfs, f_type
     return _NETWORK_FILE_SYSTEMS.get(kind, "")

@@ -16,6 +16,7 @@ from ondevice_sdk.privacy.attempts.attempt import Group, Outcome, Reach, Untesta
 GROUP = Group("native")
 _INET: Final = 2
 _STREAM: Final = 1
+_KNOWN: Final = range(463, 470)  # newer than the reviewed table, and known to do nothing when all arguments are 0
 _UNREVIEWED: Final = range(463, 1100)
 _OP_SOCKET, _OP_CONNECT, _OP_SEND = 45, 16, 26
 
@@ -182,9 +183,9 @@ def native_ext_thread(reach: Reach) -> Outcome:
 
 @GROUP()
 def unreviewed_syscalls(reach: Reach) -> Outcome:
-    """Every system call newer than the reviewed table, with empty arguments."""
+    """Every system call newer than the reviewed table, with empty arguments; unsandboxed only those that are known."""
     answered = []
-    for number in _UNREVIEWED:
+    for number in _KNOWN if reach.control else _UNREVIEWED:
         try:
             raw.numbered(number, 0, 0, 0, 0, 0, 0)
         except OSError as error:
