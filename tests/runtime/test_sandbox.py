@@ -95,6 +95,19 @@ def test_without_a_ledger_attempts_fail_too(opener: Opener) -> None:
     assert answer(executor, "still there") == "still there"
 
 
+def test_a_forked_child_of_the_app_drops_the_ledger_and_the_app_keeps_it(opener: Opener) -> None:
+    executor = opener()
+    assert isinstance(executor, ProcessExecutor)
+    child = os.fork()
+    if child == 0:
+        kept = [entry.readlink().name for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+        os._exit(1 if any("seccomp" in name for name in kept) else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert answer(executor, "!connect-native 127.0.0.1:9") == "EPERM"
+    if any(m.name == "ledger of attempts" and m.state == "active" for m in executor.report().mechanisms):
+        assert [row["call"] for row in executor.report().attempts] == ["socket"]
+
+
 def test_the_kernel_s_word_about_every_thread_and_no_socket(opener: Opener) -> None:
     executor = opener()
     assert isinstance(executor, ProcessExecutor)
