@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from array import array
 from collections.abc import Sequence
@@ -19,6 +17,7 @@ from typing import Final, cast
 
 from ondevice_sdk.errors import ConfigurationError, WorkerCrashed
 from ondevice_sdk.runtime.environment import python_command, variables
+from ondevice_sdk.runtime.home import PrivateDirectory
 from ondevice_sdk.types import PrivacyLevel
 
 _BOOT: Final = str(Path(__file__).with_name("boot.py"))
@@ -41,7 +40,8 @@ class WorkerProcess:
             ConfigurationError: the command cannot be started.
         """
         command = [*python_command(worker_command), "-I", "-S", "-B", _BOOT]
-        self.home = tempfile.mkdtemp(prefix="ondevice-")  # mode 0700
+        self._directory = PrivateDirectory()
+        self.home = self._directory.path
         environment = variables(level, self.home)
         self.variables = frozenset(environment)
         self._kills_before = _out_of_memory_kills()
@@ -64,7 +64,7 @@ class WorkerProcess:
                 start_new_session=True,  # Ctrl-C in the terminal is the app's business
             )
         except (OSError, ValueError) as error:
-            shutil.rmtree(self.home, ignore_errors=True)
+            self._directory.remove()
             self._close_hand_over()
             raise ConfigurationError(
                 f"the worker cannot be started: {error}", hint="see worker_command= and ONDEVICE_PYTHON"
@@ -179,10 +179,11 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep; nothing helps
             self._process.wait(_REAP_S)
         self._close_descriptors()
-        shutil.rmtree(self.home, ignore_errors=True)
+        self._directory.remove()
 
     def orphan(self) -> None:
         """Let go of it in a forked child, whose process it is not."""
+        self._directory.release()
         self._close_descriptors()
         self._process.returncode = 0  # it cannot be waited for here
 
