@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Optional, cast
 import typer
 
 from ondevice_sdk import Client, __version__, errors
+from ondevice_sdk.cli import doctor, output
 from ondevice_sdk.cli import models as model_commands
-from ondevice_sdk.cli import output
 from ondevice_sdk.types import Length, Prefer, PrivacyLevel, Style, TaskName
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(model_commands.app, name="models")
+app.command()(doctor.doctor)
 
 
 Text = Annotated[str, typer.Argument(metavar="FILE", help="A text file, or - for standard input.")]

@@ -43,7 +43,7 @@ def check_available(level: PrivacyLevel) -> None:
     if level != "strict":
         return
     if sys.platform == "linux":
-        from ondevice_sdk.privacy import seccomp  # needs `os.uname` and `resource`
+        from ondevice_sdk.privacy.sandbox import kernel, seccomp  # needs `os.uname`
 
         try:
             actions = _ACTIONS.read_text()
@@ -51,7 +51,7 @@ def check_available(level: PrivacyLevel) -> None:
             actions = None
         reasons = obstacles(
             system=sys.platform,
-            machine=seccomp.machine(),
+            machine=kernel.machine(),
             seccomp=seccomp.available(),
             actions=actions,
             proc=Path("/proc/self/status").exists(),

@@ -1,8 +1,9 @@
 """The first code of a worker: seals the process before anything that was written by somebody else is imported.
 
-Run as `python -I -S -B boot.py`: isolated, and without `site`, whose `.pth` files could run code before the seal.
-The app first looks at the open descriptors of this process from outside, then asks for the seal, then verifies it, and
-only then sends the paths where third-party modules lie.
+Run as `python -I -S -B boot.py [descriptor]`: isolated, and without `site`, whose `.pth` files could run code before
+the seal. The descriptor is a socket that serves to hand the kernel's reports over, and is closed then. The app looks at
+this process from outside before and after the seal, verifies it, and only then sends the paths where third-party
+modules lie.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import platform
+import stat
 import sys
 from types import ModuleType
 
 
 def _load(name: str, *parts: str) -> ModuleType:
-    """Import a file of this package by its path; the package itself is out of reach under `-I -S`."""
-    here = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 - pathlib costs 5 ms of start-up
-    spec = importlib.util.spec_from_file_location(name, os.path.join(here, *parts))  # noqa: PTH118
+    """Import a file or folder of this package by its path; the package itself is out of reach under `-I -S`."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), *parts)  # noqa: PTH100, PTH118, PTH120 - start-up
+    folder = None if path.endswith(".py") else [path]
+    spec = importlib.util.spec_from_file_location(
+        name, f"{path}/__init__.py" if folder else path, submodule_search_locations=folder
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -37,10 +41,21 @@ def _private_pipes() -> tuple[int, int]:
     return inbound, outbound
 
 
+def _hand_over() -> int | None:
+    """The socket that the app named, if a launcher in between has passed it on."""
+    try:
+        descriptor = int(sys.argv[1])
+        return descriptor if stat.S_ISSOCK(os.fstat(descriptor).st_mode) else None
+    except (IndexError, OSError, ValueError):
+        return None
+
+
 def main() -> None:
     """Start, show, seal, prove, wait for the word to go on."""
     wire = _load("_ondevice_wire", "wire.py")
-    seccomp = _load("_ondevice_seccomp", os.pardir, "privacy", "seccomp.py")
+    _load("_ondevice_sandbox", os.pardir, "privacy", "sandbox")
+    order = importlib.import_module("_ondevice_sandbox.order")
+    hand_over = _hand_over()
     inbound, outbound = _private_pipes()
 
     def send(kind: str, **fields: object) -> None:
@@ -54,34 +69,27 @@ def main() -> None:
         return fields
 
     send("started")
-    level = expect("seal")["level"]
-    filter_sha256, error = "", ""
-    try:
-        if level != "off":
-            seccomp.harden()
-        if level == "strict":
-            filter_sha256 = seccomp.install()
-    except (OSError, ValueError) as problem:  # ValueError: setrlimit
-        error = str(problem)
-    now = seccomp.state()
+    wanted = expect("seal")
+    level, read, private = wanted["level"], wanted["read"], wanted["private"]
+    account = order.close(level, read, private, hand_over)
+    send("closed", told=account["told"])
+    expect("prove")
     seal = {
         "pid": os.getpid(),
-        "machine": platform.machine(),
-        "filter_sha256": filter_sha256,
-        "attempts": seccomp.prove() if level == "strict" else [],
-        "no_new_privileges": now.no_new_privileges,
-        "dumpable": now.dumpable,
-        "core_limit": now.core_limit,
+        "machine": os.uname().machine,
         "environment": sorted(os.environ),
-        "error": error,
+        **account,
+        **order.prove(level, private),
     }
     send("hello", seal=seal)
-    paths = expect("go")["path"]
+    go = expect("go")
+    paths = go["path"]
     assert isinstance(paths, list)
     sys.path += [path for path in paths if path not in sys.path]
-
-    from ondevice_sdk.runtime.worker import run
-
+    if go["role"] == "function":
+        from ondevice_sdk.runtime.function import run
+    else:
+        from ondevice_sdk.runtime.worker import run
     run(inbound, outbound)
 
 

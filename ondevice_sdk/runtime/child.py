@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
 import signal
+import socket
 import subprocess
-import tempfile
 import time
+from array import array
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Final, cast
 
 from ondevice_sdk.errors import ConfigurationError, WorkerCrashed
 from ondevice_sdk.runtime.environment import python_command, variables
+from ondevice_sdk.runtime.home import PrivateDirectory
 from ondevice_sdk.types import PrivacyLevel
 
 _BOOT: Final = str(Path(__file__).with_name("boot.py"))
@@ -39,10 +40,16 @@ class WorkerProcess:
             ConfigurationError: the command cannot be started.
         """
         command = [*python_command(worker_command), "-I", "-S", "-B", _BOOT]
-        self._home = tempfile.mkdtemp(prefix="ondevice-")  # mode 0700
-        environment = variables(level, self._home)
+        self._directory = PrivateDirectory()
+        self.home = self._directory.path
+        environment = variables(level, self.home)
         self.variables = frozenset(environment)
         self._kills_before = _out_of_memory_kills()
+        theirs: socket.socket | None = None
+        self._hand_over: socket.socket | None = None
+        if level == "strict":
+            self._hand_over, theirs = socket.socketpair()
+            command.append(str(theirs.fileno()))
         try:
             self._process = subprocess.Popen(
                 command,
@@ -50,16 +57,21 @@ class WorkerProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                cwd=self._home,
+                cwd=self.home,
                 env=environment,
                 close_fds=True,
+                pass_fds=() if theirs is None else (theirs.fileno(),),
                 start_new_session=True,  # Ctrl-C in the terminal is the app's business
             )
         except (OSError, ValueError) as error:
-            shutil.rmtree(self._home, ignore_errors=True)
+            self._directory.remove()
+            self._close_hand_over()
             raise ConfigurationError(
                 f"the worker cannot be started: {error}", hint="see worker_command= and ONDEVICE_PYTHON"
             ) from error
+        finally:
+            if theirs is not None:
+                theirs.close()
         self.pid = self._process.pid
         self._stdin = cast("FileIO", self._process.stdin)
         self._stdout = cast("FileIO", self._process.stdout)
@@ -73,6 +85,28 @@ class WorkerProcess:
             self._poll.register(self._pidfd, select.POLLIN)
         self._ring = bytearray()
         self._killed = False
+
+    def take_listener(self) -> int | None:
+        """The descriptor of the kernel's reports, if the worker has handed it over; closes the way it came."""
+        if self._hand_over is None:
+            return None
+        descriptors = array("i")
+        try:  # not by `recv_fds`, which ignores its flags
+            _, ancillary, _, _ = self._hand_over.recvmsg(
+                1, socket.CMSG_LEN(descriptors.itemsize), socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError:
+            ancillary = []
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+        self._close_hand_over()
+        return descriptors[0] if descriptors else None
+
+    def _close_hand_over(self) -> None:
+        if self._hand_over is not None:
+            self._hand_over.close()
+            self._hand_over = None
 
     def read(self, timeout: float | None) -> bytes | None:
         """Bytes from its output as soon as there are some; empty once it has ended, None after `timeout` seconds."""
@@ -145,14 +179,16 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep; nothing helps
             self._process.wait(_REAP_S)
         self._close_descriptors()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._directory.remove()
 
     def orphan(self) -> None:
         """Let go of it in a forked child, whose process it is not."""
+        self._directory.release()
         self._close_descriptors()
         self._process.returncode = 0  # it cannot be waited for here
 
     def _close_descriptors(self) -> None:
+        self._close_hand_over()
         for stream in (self._stdin, self._stdout, self._stderr):
             stream.close()
         if self._pidfd is not None:

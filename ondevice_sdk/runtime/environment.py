@@ -83,6 +83,13 @@ def module_path() -> tuple[str, ...]:
     return tuple(dict.fromkeys([*entries, package]))
 
 
+def readable(path: Sequence[str]) -> tuple[str, ...]:
+    """Those of a module path that a strict worker may read: not the root, nor a directory that holds a user's home."""
+    home = Path.home().resolve()
+    broad = {str(folder) for folder in (home, *home.parents)} | {"/"}
+    return tuple(entry for entry in path if os.path.realpath(entry) not in broad)
+
+
 def _has_directory() -> bool:
     try:
         Path.cwd()

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Final
 
 from ondevice_sdk.backends.api import ErrorInfo, LoadOptions, LocalModel, Request
-from ondevice_sdk.errors import Cancelled, ClientClosed, OnDeviceError, PrivacyUnavailable, WorkerCrashed
+from ondevice_sdk.errors import Cancelled, ClientClosed, OnDeviceError, WorkerCrashed
 from ondevice_sdk.privacy import policy
-from ondevice_sdk.privacy.evidence import Seal, Witness, read_descriptors, read_threads
-from ondevice_sdk.privacy.report import build, shortcomings
 from ondevice_sdk.runtime import forks, protocol, wire
+from ondevice_sdk.runtime.channel import Channel, broken
 from ondevice_sdk.runtime.child import WorkerProcess
 from ondevice_sdk.runtime.dispatch import Dispatcher
-from ondevice_sdk.runtime.environment import OFFLINE, module_path
 from ondevice_sdk.runtime.executor import Executor, Loaded
+from ondevice_sdk.runtime.handshake import Sealed, seal
 from ondevice_sdk.runtime.ticket import RequestTicket
 from ondevice_sdk.runtime.wire import ProtocolError
 from ondevice_sdk.types import PrivacyLevel, PrivacyReport, Progress
 
-START_S: Final = 60.0  # a cold disk and a busy machine
 LOAD_S: Final = 900.0  # without any sign of progress
 CLOSE_S: Final = 1.0  # to finish the present step and free the model
 _EXIT_S: Final = 0.5
 _CLEAN_UP_S: Final = 10.0
 _MOST_PROGRESS: Final = 1_000
 _LARGEST_CONTEXT: Final = 2**31
-
-M = TypeVar("M", protocol.Started, protocol.Hello)
 
 
 class ProcessExecutor(Executor):
@@ -65,7 +59,7 @@ class ProcessExecutor(Executor):
             self._link = _Link(WorkerProcess(worker_command, privacy), privacy)
             forks.watch(self._link)
         try:
-            self._link.seal()
+            self._link.seal((model.path, *model.files))
             self.loaded = self._link.load(protocol.Load.of(backend, model, options), on_progress)
             self._link.start()
         except BaseException:  # Ctrl-C too
@@ -111,38 +105,26 @@ class _Link:
         self.process = process
         self.dispatcher = Dispatcher(self._send_cancel)
         self._level = level
-        self._decoder = wire.Decoder(wire.TO_APP)
-        self._frames: deque[wire.Frame] = deque()
+        self._channel = Channel(process)
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="ondevice-events", daemon=True)
         self._writer = threading.Thread(target=self._write, name="ondevice-requests", daemon=True)
         self._closed = False
         self._orphaned = False
         self._crash = WorkerCrashed("the worker has not started")
-        self._seal: Seal | None = None
-        self._witness = Witness()
+        self._sealed: Sealed | None = None
 
     # --- handshake, on the constructing thread ------------------------------------------------------------------------
 
-    def seal(self) -> None:
+    def seal(self, read: Sequence[str]) -> None:
         """Look at the worker, let it seal itself, verify, and tell it where modules lie."""
-        pid = self.process.pid
-        self._expect(protocol.Started, START_S)
-        descriptors = read_descriptors(pid)  # before the seal, which hides them from everybody
-        self._send(protocol.SealNow(self._level))
-        hello = self._expect(protocol.Hello, START_S)
-        self._seal, self._witness = hello.seal, Witness(read_threads(pid), descriptors)
-        if self._level == "strict":
-            reasons = shortcomings(self._seal, self._witness, pid)
-            if reasons:
-                raise PrivacyUnavailable("the worker did not prove its seal", reasons=reasons, hint=policy.HINT)
-        self._send(protocol.Go(module_path()))
+        self._sealed = seal(self._channel, self._level, read=read, role="model")
 
     def load(self, message: protocol.Load, on_progress: Callable[[Progress], None] | None) -> Loaded:
         """Have the model loaded."""
-        self._send(message)
+        self._channel.send(message)
         for _ in range(_MOST_PROGRESS):
-            answer = self._receive(LOAD_S)
+            answer = self._channel.receive(LOAD_S)
             match answer:
                 case protocol.LoadProgress(fraction) if 0 <= fraction <= 1:
                     if on_progress is not None:
@@ -155,43 +137,13 @@ class _Link:
                     raise self._restore(error)
                 case _:
                     break
-        raise self._broken()
+        raise broken()
 
     def _restore(self, info: ErrorInfo) -> OnDeviceError:
         try:
             return protocol.restore(info, protocol.LOAD_ERRORS)
         except ProtocolError:
-            return self._broken()
-
-    def _expect(self, kind: type[M], timeout: float) -> M:
-        answer = self._receive(timeout)
-        if not isinstance(answer, kind):
-            raise self._broken()
-        return answer
-
-    def _receive(self, timeout: float) -> protocol.ToApp:
-        deadline = time.monotonic() + timeout
-        try:
-            while not self._frames:
-                data = self.process.read(max(0.0, deadline - time.monotonic()))
-                if data is None:
-                    raise WorkerCrashed(f"the worker did not answer within {timeout:.0f} s")
-                if not data:
-                    raise self.process.crash(self.process.last_words() or None)
-                self._frames.extend(self._decoder.feed(data))
-            return protocol.from_worker(self._frames.popleft())
-        except ProtocolError:
-            raise self._broken() from None
-
-    def _send(self, message: protocol.ToWorker) -> None:
-        try:
-            self.process.write(protocol.to_worker(message), START_S)
-        except OSError as error:
-            raise self.process.crash(self.process.last_words() or None) from error
-
-    @staticmethod
-    def _broken() -> WorkerCrashed:
-        return WorkerCrashed("the worker broke the protocol and was ended")
+            return broken()
 
     # --- service ------------------------------------------------------------------------------------------------------
 
@@ -225,20 +177,20 @@ class _Link:
     def _read(self) -> None:
         crash = None
         try:
-            for frame in self._frames:
+            for frame in self._channel.frames:
                 self._handle(frame)
             while data := self.process.read(None):
-                for frame in self._decoder.feed(data):
+                for frame in self._channel.decoder.feed(data):
                     self._handle(frame)
         except Exception:  # noqa: BLE001 - a ProtocolError, or a fault of ours: nobody may wait for ever because of it
-            crash = self._broken()
+            crash = broken()
             self.process.kill()
         finally:
             self._crash = crash or self.process.crash()
             self.dispatcher.stop(self._crash, self._refusal)
             self._outbox.put(None)
             self._writer.join()
-            self.process.dispose()
+            self._dispose()
 
     def _handle(self, frame: wire.Frame) -> None:
         message = protocol.from_worker(frame)
@@ -253,18 +205,8 @@ class _Link:
 
     def report(self) -> PrivacyReport:
         """The report, with the threads as they are now while the worker lives."""
-        if self.dispatcher.open:
-            threads = read_threads(self.process.pid)
-            if threads:
-                self._witness = Witness(threads, self._witness.descriptors)
-        return build(
-            self._level,
-            "process",
-            self._seal,
-            self._witness,
-            environment=self.process.variables,
-            offline=set(OFFLINE) <= self.process.variables,
-        )
+        assert self._sealed is not None  # nobody has a link that was not sealed
+        return self._sealed.report(alive=self.dispatcher.open)
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
@@ -290,9 +232,14 @@ class _Link:
         self.dispatcher.stop(Cancelled("the client was closed"), self._refusal)
         self.process.kill()
         if self._reader.ident is None:
-            self.process.dispose()
+            self._dispose()
         elif threading.current_thread() not in (self._reader, self._writer):  # a finalizer runs in any thread
             self._reader.join(_CLEAN_UP_S)
+
+    def _dispose(self) -> None:
+        self.process.dispose()
+        if self._sealed is not None:
+            self._sealed.close()
 
     def orphan(self) -> None:
         """Be dead in a forked child."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Role = Literal["model", "function"]  # what a worker does after its seal
+
 # Errors that a worker may report; every other one is the app's own business.
 LOAD_ERRORS: Final = frozenset(
     {"backend_unavailable", "configuration_error", "load_failed", "model_corrupt", "model_unsupported", "unsupported"}
@@ -49,11 +51,24 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class SealNow:
-    """Seal yourself; answered by `Hello`."""
+    """Seal yourself; answered by `Closed`.
+
+    What lies beneath the `read` paths stays readable, what lies beneath `private` also writable.
+    """
 
     level: PrivacyLevel
+    read: tuple[str, ...]
+    private: str
     blob: int = 0
     kind: Literal["seal"] = "seal"
+
+
+@dataclass(frozen=True, slots=True)
+class Prove:
+    """You were looked at: hide, and try what is refused; answered by `Hello`."""
+
+    blob: int = 0
+    kind: Literal["prove"] = "prove"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +76,19 @@ class Go:
     """The seal was verified; third-party modules lie here."""
 
     path: tuple[str, ...]
+    role: Role = "model"
     blob: int = 0
     kind: Literal["go"] = "go"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Call the function at `entry` with these arguments (a JSON object); answered by `Result` or `Refused`."""
+
+    entry: str
+    arguments: str
+    blob: int = 0
+    kind: Literal["run"] = "run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +158,15 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Closed:
+    """Everything is given up. `told`: the kernel's reports were handed over."""
+
+    told: bool
+    blob: int = 0
+    kind: Literal["closed"] = "closed"
+
+
+@dataclass(frozen=True, slots=True)
 class Hello:
     """The worker's account of its seal."""
 
@@ -170,6 +205,15 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Result:
+    """What a function returned, as JSON."""
+
+    value: str
+    blob: int = 0
+    kind: Literal["result"] = "result"
+
+
+@dataclass(frozen=True, slots=True)
 class Events:
     """What the engine's last step brought."""
 
@@ -182,11 +226,11 @@ class _EventsHeader:
     kind: Literal["events"] = "events"
 
 
-ToWorker = SealNow | Go | Load | Submit | Cancel | Close
-ToApp = Started | Hello | LoadProgress | Ready | Refused | Events
+ToWorker = SealNow | Prove | Go | Run | Load | Submit | Cancel | Close
+ToApp = Started | Closed | Hello | LoadProgress | Ready | Refused | Result | Events
 
-_WorkerHeader = SealNow | Go | Load | _SubmitHeader | Cancel | Close
-_AppHeader = Started | Hello | LoadProgress | Ready | Refused | _EventsHeader
+_WorkerHeader = SealNow | Prove | Go | Run | Load | _SubmitHeader | Cancel | Close
+_AppHeader = Started | Closed | Hello | LoadProgress | Ready | Refused | Result | _EventsHeader
 
 
 @dataclass(frozen=True, slots=True)

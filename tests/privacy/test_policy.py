@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ondevice_sdk.errors import PrivacyUnavailable
-from ondevice_sdk.privacy import policy, seccomp
+from ondevice_sdk.privacy import policy
+from ondevice_sdk.privacy.sandbox import kernel
 
 
 def test_available_here_at_every_level() -> None:
@@ -30,7 +31,7 @@ def test_what_stands_in_the_way_is_named(changed: dict[str, object], words: str)
 
 
 def test_strict_is_refused_and_never_downgraded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seccomp, "machine", lambda: None)
+    monkeypatch.setattr(kernel, "machine", lambda: None)
     with pytest.raises(PrivacyUnavailable) as caught:
         policy.check_available("strict")
     assert caught.value.reasons == ("no system-call filter for this machine",)

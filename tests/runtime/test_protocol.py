@@ -74,7 +74,14 @@ def test_events_arrive_as_they_were() -> None:
 
 def test_other_messages_arrive_as_they_were() -> None:
     load = protocol.Load.of("m:B", LocalModel("n", "int4", "gguf", "/p", "0" * 64, ("/p",)), LoadOptions(2048))
-    for message in (protocol.SealNow("strict"), protocol.Go(("/a",)), load, protocol.Cancel("r1"), protocol.Close()):
+    for message in (
+        protocol.SealNow("strict", ("/a",), "/b"),
+        protocol.Prove(),
+        protocol.Go(("/a",)),
+        load,
+        protocol.Cancel("r1"),
+        protocol.Close(),
+    ):
         assert protocol.from_app(only(protocol.to_worker(message), wire.TO_WORKER)) == message
     ready = protocol.Ready(2048, 8, frozenset({"score", "generate"}))
     for answer in (protocol.Started(), protocol.LoadProgress(0.5), ready, protocol.Refused(ErrorInfo("load_failed"))):

@@ -11,8 +11,8 @@ import pytest
 
 from ondevice_sdk import errors
 from ondevice_sdk.privacy import policy
-from ondevice_sdk.privacy.evidence import Witness
-from ondevice_sdk.runtime import process
+from ondevice_sdk.privacy.evidence import Thread, Witness
+from ondevice_sdk.runtime import handshake
 from ondevice_sdk.runtime.environment import OFFLINE, SPIN
 
 from .conftest import MODULES, Opener, answer
@@ -51,7 +51,8 @@ def test_the_report_of_a_strict_worker(opener: Opener) -> None:
     report = opener().report()
     assert report.enforced
     assert (report.level, report.isolation) == ("strict", "process")
-    assert {m.name for m in report.mechanisms if m.state != "active"} == {"filesystem sandbox"}
+    assert {m.name: m.state for m in report.mechanisms}["seccomp network refusal"] == "active"
+    assert not [m for m in report.mechanisms if m.state == "absent"]
     assert report.limits
 
 
@@ -101,12 +102,12 @@ def test_an_inherited_socket_does_not_reach_the_worker(opener: Opener, listener:
 
 
 def test_strict_is_refused_where_the_proof_fails(opener: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "read_threads", lambda pid: ((0, True),))
+    monkeypatch.setattr(handshake, "read_threads", lambda pid: (Thread(0, True, False, False),))
     with pytest.raises(errors.PrivacyUnavailable) as caught:
         opener()
     assert caught.value.reasons == ("the kernel does not report a filter on every thread",)
-    monkeypatch.setattr(process, "read_threads", lambda pid: ((2, True),))
-    monkeypatch.setattr(process, "read_descriptors", lambda pid: ("socket:[1]",))
+    monkeypatch.setattr(handshake, "read_threads", lambda pid: (Thread(2, True, False, False),))
+    monkeypatch.setattr(handshake, "read_descriptors", lambda pid: ("socket:[1]",))
     with pytest.raises(errors.PrivacyUnavailable):
         opener()
     assert opener(privacy="guarded").alive

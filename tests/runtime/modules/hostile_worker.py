@@ -38,16 +38,26 @@ reach("start")
 send({"kind": "started"})
 receive()
 reach("seal")
+send({"kind": "closed", "told": False})
+receive()
+reach("prove")
 seal = {
     "pid": os.getpid(),
     "machine": "x",
-    "filter_sha256": "",
     "attempts": [],
+    "files": [],
+    "app_out_of_reach": False,
+    "landlock": 0,
+    "landlock_lack": "",
+    "namespaces_lack": "",
+    "told": False,
+    "told_lack": "",
     "no_new_privileges": False,
     "dumpable": True,
     "core_limit": 0,
     "environment": [],
     "error": "",
+    "hiding_error": "",
 }
 send({"kind": "hello", "seal": seal})
 receive()

@@ -1,0 +1,88 @@
+"""Run one function in a throw-away worker that is started and sealed exactly as those that run models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ondevice_sdk.privacy import policy
+from ondevice_sdk.runtime import forks, protocol
+from ondevice_sdk.runtime.channel import Channel, broken
+from ondevice_sdk.runtime.child import WorkerProcess
+from ondevice_sdk.runtime.handshake import Sealed, seal
+from ondevice_sdk.runtime.wire import ProtocolError
+from ondevice_sdk.types import JsonValue, PrivacyLevel, PrivacyReport
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What the function returned, as JSON values from a process that is not trusted, and what protected it."""
+
+    value: JsonValue
+    report: PrivacyReport
+
+
+def run_in_worker(
+    entry: str,
+    *,
+    privacy: PrivacyLevel,
+    arguments: Mapping[str, JsonValue] | None = None,
+    read: Sequence[str] = (),
+    timeout_s: float = 60.0,
+    worker_command: Sequence[str] | None = None,
+) -> Returned:
+    """Start a worker, seal it, call `entry` in it by keyword, give its result; the worker is gone when this returns.
+
+    The function runs on the worker's main thread, after "go": third-party modules can be imported, and nothing is
+    undone of the seal.
+
+    Args:
+        entry: the function as "module:attribute", importable by this process's `sys.path`.
+        privacy: how to seal it; anything but strict leaves it unsealed, as a control.
+        arguments: its keyword arguments.
+        read: absolute paths that it may read besides Python's and those of the modules.
+        timeout_s: seconds for the call, without the start.
+        worker_command: the command that starts a Python.
+
+    Raises:
+        PrivacyUnavailable: strict privacy cannot be enforced or was not proved.
+        LoadFailed: there is no such function, it raised, or its result is no JSON; the message names the type of the
+            exception.
+        WorkerCrashed: the worker died, did not answer in time, or broke the protocol.
+    """
+    policy.check_available(privacy)
+    with forks.spawning():
+        process = WorkerProcess(worker_command, privacy)
+        forks.watch(process)
+    sealed: Sealed | None = None
+    try:
+        channel = Channel(process)
+        sealed = seal(channel, privacy, read=read, role="function")
+        channel.send(protocol.Run(entry, json.dumps(dict(arguments or {}))))
+        match channel.receive(timeout_s):
+            case protocol.Result(text):
+                return Returned(_value(text), sealed.report(alive=True))
+            case protocol.Refused(error):
+                raise protocol.restore(error, protocol.LOAD_ERRORS)
+            case _:
+                raise broken()
+    except ProtocolError:
+        raise broken() from None
+    finally:
+        process.dispose()
+        if sealed is not None:
+            sealed.close()
+
+
+def _value(text: str) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(text, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        raise broken() from None
+    return value
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(word)

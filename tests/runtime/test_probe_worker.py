@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from ondevice_sdk.errors import LoadFailed, WorkerCrashed
+from ondevice_sdk.runtime.probe_worker import run_in_worker
+
+
+def test_a_result_and_what_protected_it() -> None:
+    arguments = {"a": [1, 2.5, None, True], "b": {"c": "éü"}}
+    returned = run_in_worker("worker_functions:echo", privacy="strict", arguments=arguments)  # type: ignore[arg-type]
+    assert returned.value == arguments
+    assert returned.report.enforced
+    assert returned.report.level == "strict"
+
+
+def test_sealed_and_the_control() -> None:
+    assert run_in_worker("worker_functions:open_socket", privacy="off").value == "opened"
+    assert run_in_worker("worker_functions:open_socket", privacy="strict").value == "EPERM"
+
+
+def test_nothing_heavy_is_imported() -> None:
+    loaded = run_in_worker("worker_functions:modules", privacy="strict").value
+    assert isinstance(loaded, list)
+    assert not {"pydantic", "numpy", "llama_cpp", "site"} & {str(name).partition(".")[0] for name in loaded}
+
+
+@pytest.mark.parametrize("name", ["raises", "no_json", "missing"])
+def test_a_function_that_fails(name: str) -> None:
+    with pytest.raises(LoadFailed) as caught:
+        run_in_worker(f"worker_functions:{name}", privacy="off")
+    assert "text" not in str(caught.value)
+
+
+def test_a_function_that_ends_its_worker() -> None:
+    with pytest.raises(WorkerCrashed) as caught:
+        run_in_worker("worker_functions:dies", privacy="strict")
+    assert caught.value.exit_code == 3
+
+
+def test_nothing_is_left_behind() -> None:
+    before = threading.active_count()
+    run_in_worker("worker_functions:echo", privacy="strict")
+    assert threading.active_count() == before
