@@ -150,6 +150,7 @@ def run_of(**changes: object) -> Callable[..., Returned]:
     return run
 
 
+@pytest.mark.slow
 def test_a_worker_without_a_seal_is_caught() -> None:
     ids = ["py_tcp4", "dns_raw_udp53", "io_uring_socket", "subprocess_curl", "unix_path", "vm_write_host",
            "watch_files", "undo_dumpable", "read_ssh_key", "write_tmp", "become_program"]  # fmt: skip
@@ -159,6 +160,7 @@ def test_a_worker_without_a_seal_is_caught() -> None:
     assert len(caught.escaped) >= 8
 
 
+@pytest.mark.slow
 def test_a_hole_in_the_filesystem_sandbox_is_caught() -> None:
     if "filesystem sandbox" not in active_mechanisms():
         pytest.skip("no Landlock on this kernel")
@@ -175,6 +177,7 @@ print(json.dumps(run_trials(["watch_files", "sysv_semaphore", "py_tcp4"]).escape
 """
 
 
+@pytest.mark.slow
 def test_a_hole_in_the_filter_is_caught(readable: Path) -> None:
     """Two groups of rows left out of the table, which the tries at the start of a worker do not look at."""
     table = readable / "ondevice_sdk" / "privacy" / "sandbox" / "calls.py"

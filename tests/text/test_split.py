@@ -67,6 +67,7 @@ def test_paragraph_borders() -> None:
 @pytest.mark.parametrize(
     "unit", ["word ", "a", ".", "漢", "\n", ". ", "a.\n", "\x00", "A. ", "'", "1,", " \n", "。", "a\n\n", '."']
 )
+@pytest.mark.slow
 def test_a_megabyte_of_anything_is_split_whole(unit: str) -> None:
     text = unit * (1_000_000 // len(unit)) + "x"
     found = sentences(text)
