@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GREEDY",
+    "RUNNER_CAPABILITIES",
     "Backend",
     "Batch",
     "Capability",
@@ -97,6 +98,12 @@ class Capability(enum.StrEnum):
     SEED = "seed"  # same seed, same text
     DETERMINISTIC = "deterministic"  # same bytes alone, batched, cached or cold
     CHAT = "chat"  # the model brings a chat template
+
+
+# What the SDK's own engine gives to every model runner.
+RUNNER_CAPABILITIES = frozenset(
+    {Capability.GENERATE, Capability.SCORE, Capability.SEED, Capability.PREFIX_CACHE, Capability.DETERMINISTIC}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ondevice_sdk.backends.api import (
+    RUNNER_CAPABILITIES,
     Backend,
     Batch,
     Capability,
@@ -72,15 +73,7 @@ class EchoBackend(Backend):
         """Usable wherever numpy is."""
         if importlib.util.find_spec("numpy") is None:
             return Probe(False, "not installed: numpy", "pip install numpy")
-        capabilities = {
-            Capability.GENERATE,
-            Capability.CHAT,
-            Capability.BATCH,
-            Capability.SCORE,
-            Capability.SEED,
-            Capability.PREFIX_CACHE,
-            Capability.DETERMINISTIC,
-        }
+        capabilities = {*RUNNER_CAPABILITIES, Capability.CHAT, Capability.BATCH}
         if importlib.util.find_spec("llguidance") is not None:
             capabilities.add(Capability.SCHEMA)
         return Probe(True, capabilities=frozenset(capabilities))

@@ -8,6 +8,7 @@ from collections.abc import Sequence as SequenceOf
 from typing import TYPE_CHECKING
 
 from ondevice_sdk.backends.api import (
+    RUNNER_CAPABILITIES,
     Batch,
     Capability,
     Done,
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_ALWAYS = {
-    Capability.GENERATE,
-    Capability.SCORE,
-    Capability.SEED,
-    Capability.PREFIX_CACHE,
-    Capability.DETERMINISTIC,
-}
-
 
 class BatchedEngine(Engine):
     """Serves requests on a model runner.
@@ -66,7 +59,7 @@ class BatchedEngine(Engine):
         self._aborted: set[str] = set()
         self._arrivals = 0
         self._closed = False
-        capabilities = {*_ALWAYS, *runner.special_capabilities}
+        capabilities = {*RUNNER_CAPABILITIES, *runner.special_capabilities}
         if self.max_sequences > 1:
             capabilities.add(Capability.BATCH)
         if runner.chat_template is not None:

@@ -9,6 +9,7 @@ import importlib.util
 from typing import TYPE_CHECKING, ClassVar
 
 from ondevice_sdk.backends.api import (
+    RUNNER_CAPABILITIES,
     Backend,
     Capability,
     DeviceProfile,
@@ -42,15 +43,7 @@ class LlamaCppBackend(Backend):
         missing = [name for name in _NEEDED if not _installed(name)]
         if missing:
             return Probe(False, f"not installed: {', '.join(missing)}", _HINT)
-        capabilities = {
-            Capability.GENERATE,
-            Capability.CHAT,
-            Capability.BATCH,
-            Capability.SCORE,
-            Capability.SEED,
-            Capability.PREFIX_CACHE,
-            Capability.DETERMINISTIC,
-        }
+        capabilities = {*RUNNER_CAPABILITIES, Capability.CHAT, Capability.BATCH}
         if _installed("llguidance"):
             capabilities.add(Capability.SCHEMA)
         return Probe(True, capabilities=frozenset(capabilities))
