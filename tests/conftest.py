@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,12 @@ from ondevice_sdk import errors, models
 from ondevice_sdk.store import Store
 
 MODEL = "smollm2-135m-instruct"
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C work in the processes that tests start, also where a shell in the background had it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
