@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final, Literal
 
 from ondevice_sdk.backends.registry import BackendStatus
 from ondevice_sdk.errors import OnDeviceError, PrivacyUnavailable
 from ondevice_sdk.store import Store
-from ondevice_sdk.trials import Trial, Trials, run_trials
+from ondevice_sdk.trials import Trial, Trials, run_trials, summarise
 from ondevice_sdk.types import DeviceProfile, Progress
 
 __all__ = ["Diagnosis", "ModelState", "PrivacyState", "StoreState", "Trial", "Trials", "examine", "memory_warnings"]
@@ -32,23 +32,14 @@ _NETWORK_FILE_SYSTEMS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class PrivacyState:
-    """Whether strict privacy holds here. `enforced`: it can be had, and no attempt got through it.
+class PrivacyState(Trials):
+    """Whether strict privacy holds here, and what became of the attempts on it.
 
-    `reasons`: why it cannot be had. The counts and ids are those of `Trials`; `attempts` has one row for each.
+    `enforced`: it can be had, and no attempt got through it. `reasons`: why it cannot be had.
     """
 
     enforced: bool
     reasons: tuple[str, ...]
-    tried: int
-    control_succeeded: int
-    refused: int
-    escaped: tuple[str, ...]
-    residual: tuple[str, ...]
-    not_testable: tuple[str, ...]
-    left_out: tuple[str, ...]
-    seconds: float
-    attempts: tuple[Trial, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,23 +108,13 @@ def examine(
 
 
 def _privacy(full: bool, on_progress: Callable[[Progress], None] | None) -> PrivacyState:
+    reasons: tuple[str, ...] = ()
     try:
         trials = run_trials(full=full, on_progress=on_progress)
     except PrivacyUnavailable as error:
-        return PrivacyState(False, error.reasons or (error.message,), 0, 0, 0, (), (), (), (), 0.0, ())
-    return PrivacyState(
-        enforced=not trials.escaped and trials.refused > 0,
-        reasons=(),
-        tried=trials.tried,
-        control_succeeded=trials.control_succeeded,
-        refused=trials.refused,
-        escaped=trials.escaped,
-        residual=trials.residual,
-        not_testable=trials.not_testable,
-        left_out=trials.left_out,
-        seconds=trials.seconds,
-        attempts=trials.attempts,
-    )
+        trials, reasons = summarise(()), error.reasons or (error.message,)
+    found = {field.name: getattr(trials, field.name) for field in fields(trials)}
+    return PrivacyState(**found, enforced=not trials.escaped and trials.refused > 0, reasons=reasons)
 
 
 def _store(store: Store) -> StoreState:

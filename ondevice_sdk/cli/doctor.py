@@ -69,14 +69,11 @@ def _show(diagnosis: Diagnosis) -> None:
 
 
 def _show_attempts(diagnosis: Diagnosis) -> None:
-    from ondevice_sdk.trials import summarise
-
     privacy = diagnosis.privacy
-    whole = summarise(privacy.attempts)
     made = output.table(
         "attempts to escape", ">tried", ">control succeeded", ">refused", ">escaped", ">known gaps", ">not testable"
     )
-    for name, part in [*whole.groups.items(), ("total", whole)]:
+    for name, part in [*privacy.groups.items(), ("total", privacy)]:
         counts = (part.tried, part.control_succeeded, part.refused)
         made.add_row(
             name, *map(str, counts), *(str(len(ids)) for ids in (part.escaped, part.residual, part.not_testable))

@@ -14,11 +14,6 @@ GROUP = Group("files")
 _HERE = -100 & 0xFFFFFFFF  # AT_FDCWD
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(1 << 16)
-
-
 def _write(path: str, reach: Reach, mode: str = "xb") -> None:
     with open(path, mode) as file:
         file.write(reach.message)
@@ -32,19 +27,19 @@ def _private(name: str) -> str:
 @GROUP("content", layer="landlock")
 def read_ssh_key(reach: Reach) -> Outcome:
     """A private key."""
-    return _read(f"{reach.home}/.ssh/id_ed25519")
+    return raw.read(f"{reach.home}/.ssh/id_ed25519")
 
 
 @GROUP("content", layer="landlock")
 def read_etc_passwd(reach: Reach) -> Outcome:
     """The list of users."""
-    return _read("/etc/passwd")
+    return raw.read("/etc/passwd")
 
 
 @GROUP("content", layer="landlock")
 def read_machine_id(reach: Reach) -> Outcome:
     """The number that names this installation."""
-    return _read("/etc/machine-id")
+    return raw.read("/etc/machine-id")
 
 
 @GROUP("content", layer="landlock")
@@ -102,7 +97,7 @@ def symlink_escape(reach: Reach) -> Outcome:
     """A secret read through a link in its own directory."""
     link = _private("link")
     os.symlink(reach.secret, link)
-    return _read(link)
+    return raw.read(link)
 
 
 @GROUP("content", layer="landlock")
@@ -110,14 +105,14 @@ def hardlink_escape(reach: Reach) -> Outcome:
     """A secret moved in reach by a second name for it."""
     link = _private("second")
     os.link(reach.secret, link)
-    return _read(link)
+    return raw.read(link)
 
 
 @GROUP("content", layer="landlock")
 def path_descriptor(reach: Reach) -> Outcome:
     """A file opened by name only (O_PATH), and then in full through /proc."""
     descriptor = os.open(reach.secret, os.O_PATH)
-    return _read(f"/proc/self/fd/{descriptor}")
+    return raw.read(f"/proc/self/fd/{descriptor}")
 
 
 @GROUP("file", layer="landlock")
@@ -230,13 +225,13 @@ def disk_space(reach: Reach) -> Outcome:
 @GROUP("content", layer="landlock")
 def proc_root_bypass(reach: Reach) -> Outcome:
     """A secret by the path of this process's root."""
-    return _read(f"/proc/self/root{reach.secret}")
+    return raw.read(f"/proc/self/root{reach.secret}")
 
 
 @GROUP("content", layer="landlock")
 def proc_host_root(reach: Reach) -> Outcome:
     """A secret by the path of another process's root."""
-    return _read(f"/proc/{reach.victim.pid}/root{reach.secret}")
+    return raw.read(f"/proc/{reach.victim.pid}/root{reach.secret}")
 
 
 @GROUP("content", layer="landlock")

@@ -80,25 +80,25 @@ def proc_mem_host(reach: Reach) -> Outcome:
 @GROUP("content", layer="landlock")
 def proc_environ_host(reach: Reach) -> Outcome:
     """The app's environment variables, where keys lie."""
-    return _read(f"/proc/{reach.victim.pid}/environ")
+    return raw.read(f"/proc/{reach.victim.pid}/environ")
 
 
 @GROUP("content", layer="landlock")
 def proc_cmdline_host(reach: Reach) -> Outcome:
     """The command line of another process."""
-    return _read(f"/proc/{reach.victim.pid}/cmdline")
+    return raw.read(f"/proc/{reach.victim.pid}/cmdline")
 
 
 @GROUP("content", layer="landlock")
 def proc_climb(reach: Reach) -> Outcome:
     """The app's environment, on a path that begins in this process's own directory."""
-    return _read(f"/proc/self/../{reach.victim.pid}/environ")
+    return raw.read(f"/proc/self/../{reach.victim.pid}/environ")
 
 
 @GROUP("content", layer="landlock")
 def proc_fd_host(reach: Reach) -> Outcome:
     """A file that the app has open, through /proc."""
-    return _read(f"/proc/{reach.victim.pid}/fd/{reach.victim.file}")
+    return raw.read(f"/proc/{reach.victim.pid}/fd/{reach.victim.file}")
 
 
 @GROUP("victim", layer="landlock")
@@ -107,11 +107,6 @@ def oom_score_host(reach: Reach) -> Outcome:
     with open(f"/proc/{reach.victim.pid}/oom_score_adj", "w", encoding="ascii") as file:
         file.write("777")
     return None
-
-
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(1 << 16)
 
 
 @GROUP("contact")

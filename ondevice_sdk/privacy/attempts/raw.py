@@ -183,6 +183,12 @@ def checked(result: int) -> int:
     return result
 
 
+def read(path: str) -> bytes:
+    """The beginning of a file."""
+    with open(path, "rb") as file:
+        return file.read(1 << 16)
+
+
 def loopback4(port: int) -> bytes:
     """`struct sockaddr_in` of a port on 127.0.0.1."""
     return struct.pack("=H", 2) + struct.pack("!H4s8x", port, bytes((127, 0, 0, 1)))
