@@ -26,5 +26,5 @@ fi
 # Only the library itself is needed: its tools, server and examples would double the time.
 export CMAKE_ARGS="${CMAKE_ARGS:--DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_CURL=OFF}"
 export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc 2>/dev/null || echo 2)}"
-"$venv/bin/pip" install --quiet --constraint constraints.txt --editable ".[llama-cpp,hub]" --group dev
+"$venv/bin/pip" install --quiet --constraint constraints.txt --editable ".[llama-cpp,hub,cache,evaluate]" --group dev
 echo "      $((SECONDS - start)) s"

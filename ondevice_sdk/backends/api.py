@@ -12,8 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from ondevice_sdk.backends.calibration import Calibrator
 from ondevice_sdk.backends.requests import (
     GREEDY,
     Chat,
@@ -49,6 +50,7 @@ __all__ = [
     "RUNNER_CAPABILITIES",
     "Backend",
     "Batch",
+    "Calibrator",
     "Capability",
     "Chat",
     "DeviceProfile",
@@ -63,6 +65,7 @@ __all__ = [
     "Generate",
     "Generated",
     "Grammar",
+    "KvType",
     "LoadOptions",
     "LocalModel",
     "Message",
@@ -118,16 +121,17 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Predicted bytes of a loaded model."""
+    """Predicted bytes of a worker with a loaded model at its peak; `process` is Python and the runtime's libraries."""
 
     weights: int
     kv_cache: int
     work_buffers: int
+    process: int = 90_000_000
 
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.kv_cache + self.work_buffers
+        return self.weights + self.kv_cache + self.work_buffers + self.process
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,14 +146,22 @@ class LocalModel:
     files: tuple[str, ...] = ()
 
 
+KvType = Literal["f16", "q8_0"]  # how keys and values are kept: 16 bits each, or 8.5
+
+
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to load a model. `context_tokens` is the room of all sequences together; None: the backend's default."""
+    """How to load a model.
+
+    `context_tokens` is the room of all sequences together; None: the backend's default. `kv_type` is one of the
+    backend's `kv_types`.
+    """
 
     context_tokens: int | None = None
     max_sequences: int = 8
     threads: int | None = None
     batch_tokens: int = 512  # most tokens of one forward pass
+    kv_type: KvType = "f16"
     on_progress: Callable[[float], None] | None = field(default=None, compare=False)  # share of the weights loaded
 
 
@@ -158,6 +170,7 @@ class Backend(ABC):
 
     name: ClassVar[str]
     formats: ClassVar[frozenset[str]]
+    kv_types: ClassVar[tuple[KvType, ...]] = ("f16",)  # the most exact first
 
     @abstractmethod
     def probe(self, device: DeviceProfile) -> Probe:
@@ -166,6 +179,10 @@ class Backend(ABC):
     @abstractmethod
     def estimate(self, shape: ModelShape, weights_bytes: int, options: LoadOptions) -> Footprint:
         """Predict the memory of a loaded model."""
+
+    def calibrator(self) -> Calibrator | None:
+        """How to measure it on this device; None: its speeds are guessed from the device's description."""
+        return None
 
     @abstractmethod
     def load(self, model: LocalModel, options: LoadOptions) -> Engine | ModelRunner:

@@ -80,7 +80,7 @@ class EchoBackend(Backend):
 
     def estimate(self, shape: ModelShape, weights_bytes: int, options: LoadOptions) -> Footprint:
         """Next to nothing: the cache is lists of tokens."""
-        return Footprint(weights_bytes, 36 * (options.context_tokens or shape.context_tokens), 1_000_000)
+        return Footprint(weights_bytes, 36 * (options.context_tokens or shape.context_tokens), 1_000_000, 60_000_000)
 
     def load(self, model: LocalModel, options: LoadOptions) -> ModelRunner:
         """Read the JSON file.

@@ -1,36 +1,72 @@
 """The header of a GGUF file, read and checked in Python before native code sees the file.
 
 Source of the layout: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (little-endian, versions 2 and 3).
+
+The file is read, never mapped: one that is cut short meanwhile would end the process that maps it.
 """
 
 from __future__ import annotations
 
-import mmap
+import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from ondevice_sdk.errors import ModelCorrupt
 from ondevice_sdk.types import ModelShape
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
-_STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")
+_UINT32, _INT32, _FLOAT32, _STRING, _ARRAY = 4, 5, 6, 8, 9
 _SCALARS = {0: "B", 1: "b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "B", 10: "<Q", 11: "<q", 12: "<d"}
 _MAX_DIMENSIONS = 4
 _MAX_ALIGNMENT = 1 << 20
 _MAX_NESTING = 4
+_MAX_KEY = (1 << 16) - 1  # bytes
+_MAX_TENSOR_NAME = 63  # bytes
 _MAX_STRING = 1 << 20  # bytes kept of a metadata string; chat templates are the longest that are of use
+_MAX_HEADER = 1 << 28  # bytes; the largest vocabularies take some 20 MB
+_MAX_STEPS = 1 << 22  # strings, pairs and tensors: what a hostile header can cost is a few seconds
+_MAX_BYTES = 1 << 62  # of a tensor: beyond, 64-bit sums in native code could overflow
+_READ = 1 << 18
 # tensor type -> (values of a block, bytes of a block)
 _BLOCKS = {
     0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 36), 10: (256, 84),
-    11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 24: (1, 1), 25: (1, 2),
-    26: (1, 4), 27: (1, 8), 28: (1, 8), 30: (1, 2),
+    11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292), 16: (256, 66), 17: (256, 74),
+    18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110), 22: (256, 82), 23: (256, 136), 24: (1, 1), 25: (1, 2),
+    26: (1, 4), 27: (1, 8), 28: (1, 8), 29: (256, 56), 30: (1, 2), 34: (256, 54), 35: (256, 66), 39: (32, 17),
+    40: (64, 36), 41: (128, 18),
 }  # fmt: skip
 _INT4_FILE_TYPES = {2, 3, 14, 15, 25, 30}  # Q4_0, Q4_1, Q4_K_S, Q4_K_M, IQ4_NL, IQ4_XS
 _INT8_FILE_TYPES = {7}  # Q8_0
+# Metadata that native code takes without a look at its type or length: key -> types of a scalar, or of an array's items
+_TOKENS = "tokenizer.ggml.tokens"
+_KINDS = {
+    "general.architecture": (_STRING,),
+    "general.alignment": (_UINT32,),
+    "tokenizer.ggml.model": (_STRING,),
+}
+_ITEM_KINDS = {
+    _TOKENS: (_STRING,),
+    "tokenizer.ggml.merges": (_STRING,),
+    "tokenizer.ggml.scores": (_FLOAT32,),
+    "tokenizer.ggml.token_type": (_UINT32, _INT32),
+}
+_PER_TOKEN = ("tokenizer.ggml.scores", "tokenizer.ggml.token_type")
+# Numbers of an architecture that native code takes as the size of something; below and above, llama.cpp aborts.
+_LIMITS = {
+    "block_count": (1, 512),  # llama.cpp's most
+    "context_length": (32, 1 << 31),
+    "embedding_length": (1, 1 << 24),
+    "attention.head_count": (0, 1 << 16),
+}
+_POSITIVE = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "rope.freq_base")
+_DATA_ALIGNMENT = 32  # bytes; what llama.cpp asks of the place where the weights begin, whatever the file says
+_NOT_FOR_WEIGHTS = {24, 25, 27, 28}  # I8 I16 I64 F64: there are no kernels for them
 
 Value = int | float | str | None  # None: an array, of which only the length is kept
 
@@ -59,10 +95,10 @@ class GgufHeader:
 
 
 def read_header(path: Path | str) -> GgufHeader:
-    """Read the header and check that every tensor lies inside the file, so that a cut file is noticed.
+    """Read the header and check it, and that every tensor lies inside the file, so that a cut file is noticed.
 
     Raises:
-        ModelCorrupt: it is not a whole GGUF file.
+        ModelCorrupt: it is not a whole GGUF file, or one that no honest tool writes.
         OSError: it cannot be read.
     """
     path = Path(path)
@@ -70,19 +106,26 @@ def read_header(path: Path | str) -> GgufHeader:
         start = file.read(len(MAGIC))
         if start != MAGIC:
             raise ModelCorrupt(f"{path.name} is not a GGUF file", expected="GGUF", actual=start.hex())
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            try:
-                return _Walk(data).header()
-            except (struct.error, ValueError) as error:
-                raise ModelCorrupt(f"{path.name} is a damaged or cut GGUF file: {error}", expected="GGUF") from error
+        try:
+            return _Walk(file, os.fstat(file.fileno()).st_size).header()
+        except (struct.error, ValueError) as error:
+            raise ModelCorrupt(f"{path.name} is a damaged or cut GGUF file: {error}", expected="GGUF") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Array:
+    item: int
+    length: int
 
 
 class _Walk:
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data = data
-        self._size = len(data)
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self._size = size
+        self._data = MAGIC  # the file's begin, as far as it was needed
         self._at = len(MAGIC)
-        self._lengths: dict[str, int] = {}  # of arrays, by key
+        self._steps = 0
+        self._arrays: dict[str, _Array] = {}
 
     def header(self) -> GgufHeader:
         version = self._number("<I")
@@ -92,65 +135,124 @@ class _Walk:
         # The least that a tensor (24 bytes) and a pair (13 bytes) can take: refuses absurd counts before any loop.
         if tensors * 24 + pairs * 13 > self._size:
             raise ValueError("the header promises more than the file holds")
-        values: dict[str, Value] = {}
-        for _ in range(pairs):
-            key = self._string()
-            values[key] = self._value(key, int(self._number("<I")))
+        values = self._pairs(pairs)
         architecture, alignment = values.get("general.architecture"), values.get("general.alignment", 32)
         if not isinstance(architecture, str) or not architecture:
             raise ValueError("the header names no architecture")
-        if not isinstance(alignment, int) or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+        if not isinstance(alignment, int) or not 8 <= alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
             raise ValueError("impossible alignment")
+        self._check_vocabulary()
+        _check_architecture(architecture, values)
         types = self._tensors(tensors, alignment)
         file_type = values.get("general.file_type")
+        tokens = self._arrays.get(_TOKENS)
         return GgufHeader(
             architecture,
             str(values.get("general.name") or ""),
             file_type if isinstance(file_type, int) else None,
             tensors,
             types,
-            _shape(architecture, values, self._lengths.get("tokenizer.ggml.tokens", 0), sum(types.values())),
+            _shape(architecture, values, tokens.length if tokens else 0, sum(types.values())),
         )
+
+    def _pairs(self, count: int) -> dict[str, Value]:
+        values: dict[str, Value] = {}
+        for _ in range(count):
+            key = self._string(_MAX_KEY)
+            if key in values:
+                raise ValueError("a key comes twice")
+            kind = int(self._number("<I"))
+            if kind not in _KINDS.get(key, (kind,)) or (kind != _ARRAY and key in _ITEM_KINDS):
+                raise ValueError(f"{key} is of a wrong type")
+            values[key] = self._value(key, kind)
+        return values
+
+    def _check_vocabulary(self) -> None:
+        for key, kinds in _ITEM_KINDS.items():
+            if (array := self._arrays.get(key)) is not None and array.length and array.item not in kinds:
+                raise ValueError(f"{key} is of a wrong type")
+        tokens = self._arrays.get(_TOKENS)
+        for key in _PER_TOKEN:
+            if (array := self._arrays.get(key)) is not None and array.length < (tokens.length if tokens else 0):
+                raise ValueError(f"{key} is shorter than the vocabulary")
 
     def _tensors(self, count: int, alignment: int) -> dict[int, int]:
         types: dict[int, int] = {}
-        end = 0
+        names: set[str] = set()
+        extents: list[tuple[int, int]] = []
         for _ in range(count):
-            self._string()
-            dimensions = int(self._number("<I"))
-            if dimensions > _MAX_DIMENSIONS:
-                raise ValueError("a tensor has too many dimensions")
-            values = 1
-            for _ in range(dimensions):
-                values *= int(self._number("<Q"))
+            self._step()
+            name = self._string(_MAX_TENSOR_NAME)
+            if name in names:
+                raise ValueError("a tensor comes twice")
+            names.add(name)
+            sizes = self._sizes()
             kind, offset = int(self._number("<I")), int(self._number("<Q"))
+            values = sizes[0] * sizes[1] * sizes[2] * sizes[3]
             types[kind] = types.get(kind, 0) + values
+            if kind in _NOT_FOR_WEIGHTS and name.endswith(".weight"):
+                raise ValueError("weights of a type that nothing computes with")
             block_values, block_bytes = _BLOCKS.get(kind, (1, 0))  # of an unknown type only the start is checked
-            end = max(end, offset + values // block_values * block_bytes)
+            if sizes[0] % block_values:
+                raise ValueError("a row of a tensor is no whole number of blocks")
+            if offset % alignment:
+                raise ValueError("a tensor is not aligned")
+            length = values // block_values * block_bytes
+            if max(values, length, offset) > _MAX_BYTES:
+                raise ValueError("a tensor is impossibly large")
+            extents.append((offset, offset + length))
         start = -(-self._at // alignment) * alignment
+        end = 0
+        for begin, finish in sorted(extents):
+            if begin < end:
+                raise ValueError("two tensors overlap")
+            end = finish
+        if extents and (start + min(extents)[0]) % _DATA_ALIGNMENT:
+            raise ValueError("its weights are not aligned")
         if count and start + end > self._size:
             raise ValueError(f"it should have {start + end} bytes and has {self._size}")
         return types
 
+    def _sizes(self) -> tuple[int, int, int, int]:
+        dimensions = int(self._number("<I"))
+        if dimensions > _MAX_DIMENSIONS:
+            raise ValueError("a tensor has too many dimensions")
+        sizes = [int(self._number("<Q")) for _ in range(dimensions)] + [1] * (_MAX_DIMENSIONS - dimensions)
+        if not all(0 < size <= _MAX_BYTES for size in sizes):
+            raise ValueError("a tensor has an impossible size")
+        return sizes[0], sizes[1], sizes[2], sizes[3]
+
+    def _step(self, count: int = 1) -> None:
+        self._steps += count
+        if self._steps > _MAX_STEPS:
+            raise ValueError("its header has more parts than any model needs")
+
     def _number(self, form: str) -> int | float:
-        number: int | float = struct.unpack_from(form, self._data, self._at)[0]
-        self._at += struct.calcsize(form)
+        start = self._skip(struct.calcsize(form))
+        number: int | float = struct.unpack_from(form, self._data, start)[0]
         return number
 
     def _skip(self, length: int) -> int:
-        """Step over some bytes; where they begin."""
-        start = self._at
-        if length > self._size - start:
-            raise ValueError("it ends inside its header")
-        self._at = start + length
+        """Step over some bytes, which are then in memory; where they begin."""
+        start, end = self._at, self._at + length
+        if end > len(self._data):
+            if end > min(self._size, _MAX_HEADER):
+                raise ValueError("it ends inside its header")
+            self._data += self._file.read(max(end - len(self._data), len(self._data), _READ))
+            if end > len(self._data):  # it was cut meanwhile
+                raise ValueError("it ends inside its header")
+        self._at = end
         return start
 
-    def _string(self) -> str:
+    def _string(self, limit: int | None = None) -> str:
         length = int(self._number("<Q"))
+        if limit is not None and length > limit:
+            raise ValueError("a name is too long")
         start = self._skip(length)
         return self._data[start : start + min(length, _MAX_STRING)].decode("utf-8", "replace")
 
     def _value(self, key: str, kind: int, nesting: int = 0) -> Value:
+        self._step()
         if kind == _STRING:
             return self._string()
         if kind in _SCALARS:
@@ -160,16 +262,52 @@ class _Walk:
         item, count = int(self._number("<I")), int(self._number("<Q"))
         if count > self._size:
             raise ValueError("the header promises more than the file holds")
-        self._lengths[key] = count
+        if not nesting:
+            self._arrays[key] = _Array(item, count)
         if item in _SCALARS:
             self._skip(count * struct.calcsize(_SCALARS[item]))
         elif item == _STRING:
-            for _ in range(count):
-                self._skip(int(self._number("<Q")))
+            self._strings(key, count)
         else:
             for _ in range(count):
                 self._value(key, item, nesting + 1)
         return None
+
+    def _strings(self, key: str, count: int) -> None:
+        """Step over an array; a hundred thousand strings are usual, so as little as possible is done for each."""
+        self._step(count)
+        words: set[bytes] = set()
+        different = key == _TOKENS
+        at, ready, length_at = self._at, len(self._data), _LENGTH.unpack_from
+        for _ in range(count):
+            start = at + 8
+            if start > ready or (at := start + length_at(self._data, start - 8)[0]) > ready:
+                self._at = start - 8
+                start = self._skip(8)
+                start = self._skip(length_at(self._data, start)[0])
+                at, ready = self._at, len(self._data)
+            if different:
+                words.add(self._data[start:at])
+                count -= start == at  # several may be empty: the loader makes up names for them
+        self._at = at
+        if different and len(words - {b""}) != count:
+            raise ValueError("a token comes twice")
+
+
+def _check_architecture(architecture: str, values: Mapping[str, Value]) -> None:
+    """Numbers that are there are plausible; those that are missing, or one per layer, are the loader's business."""
+
+    def number(name: str) -> Value:
+        return values.get(f"{architecture}.{name}")
+
+    for name, (least, most) in _LIMITS.items():
+        value = number(name)
+        if value is not None and not (isinstance(value, int) and least <= value <= most):
+            raise ValueError(f"{architecture}.{name} is impossible")
+    for name in _POSITIVE:
+        value = number(name)
+        if value is not None and not (isinstance(value, float) and 0 <= value < math.inf):
+            raise ValueError(f"{architecture}.{name} is impossible")
 
 
 def _shape(architecture: str, values: Mapping[str, Value], tokens: int, parameters: int) -> ModelShape | None:

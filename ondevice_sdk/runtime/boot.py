@@ -71,7 +71,7 @@ def main() -> None:
     send("started")
     wanted = expect("seal")
     level, read, private = wanted["level"], wanted["read"], wanted["private"]
-    account = order.close(level, read, private, hand_over)
+    account = order.close(level, read, private, hand_over, wanted["caches"])
     send("closed", told=account["told"])
     expect("prove")
     seal = {

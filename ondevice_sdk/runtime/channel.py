@@ -35,8 +35,12 @@ class Channel:
         except OSError as error:
             raise self.process.crash(self.process.last_words() or None) from error
 
-    def receive(self, timeout: float) -> protocol.ToApp:
+    def receive(self, timeout: float, *, quote: bool = True) -> protocol.ToApp:
         """The next message.
+
+        Args:
+            timeout: seconds.
+            quote: whether an error may have its last words: not once it was given the user's text.
 
         Raises:
             WorkerCrashed: the worker has ended, did not answer in `timeout` seconds, or sent what is no message.
@@ -48,7 +52,7 @@ class Channel:
                 if data is None:
                     raise WorkerCrashed(f"the worker did not answer within {timeout:.0f} s")
                 if not data:
-                    raise self.process.crash(self.process.last_words() or None)
+                    raise self.process.crash((quote and self.process.last_words()) or None)
                 self.frames.extend(self.decoder.feed(data))
             return protocol.from_worker(self.frames.popleft())
         except ProtocolError:

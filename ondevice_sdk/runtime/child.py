@@ -215,6 +215,8 @@ class WorkerProcess:
         if name == "SIGKILL":
             message += f": {self._blame()}"
             hint = hint or "a smaller model, variant or context needs less memory"
+        elif name == "SIGALRM":  # nothing else asks for an alarm
+            message += ": the model's chat template took too long"
         return WorkerCrashed(message, signal=name, hint=hint)
 
     def _blame(self) -> str:

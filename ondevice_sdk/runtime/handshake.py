@@ -61,7 +61,9 @@ class Sealed:
             self.ledger.close()
 
 
-def seal(channel: Channel, level: PrivacyLevel, *, read: Sequence[str], role: protocol.Role) -> Sealed:
+def seal(
+    channel: Channel, level: PrivacyLevel, *, read: Sequence[str], role: protocol.Role, caches: Sequence[str] = ()
+) -> Sealed:
     """Have a started worker seal itself, verify it, and tell it where modules lie.
 
     Args:
@@ -69,6 +71,7 @@ def seal(channel: Channel, level: PrivacyLevel, *, read: Sequence[str], role: pr
         level: what to seal.
         read: absolute paths that it may read besides Python's and those of the modules.
         role: what it is to do then.
+        caches: absolute paths of directories, which must be there, in which it may keep plain files.
 
     Raises:
         PrivacyUnavailable: strict, and not proved.
@@ -78,7 +81,7 @@ def seal(channel: Channel, level: PrivacyLevel, *, read: Sequence[str], role: pr
     pid = process.pid
     channel.expect(protocol.Started)
     path = module_path()
-    channel.send(protocol.SealNow(level, (*readable(path), *read), process.home))
+    channel.send(protocol.SealNow(level, (*readable(path), *read), process.home, tuple(caches)))
     closed = channel.expect(protocol.Closed)
     ledger = _ledger(channel, told=closed.told)
     try:

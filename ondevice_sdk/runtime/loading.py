@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ondevice_sdk.backends.api import Backend, Engine, LoadOptions, LocalModel, ModelRunner
 from ondevice_sdk.errors import BackendUnavailable, LoadFailed, OnDeviceError
@@ -14,23 +16,40 @@ def load_engine(entry: str, model: LocalModel, options: LoadOptions) -> Engine:
     Raises:
         BackendUnavailable, LoadFailed, ModelCorrupt, ModelUnsupported.
     """
-    backend = _backend(entry)
-    try:
-        loaded = backend.load(model, options)
-        if isinstance(loaded, Engine):
-            return loaded
-        if isinstance(loaded, ModelRunner):
-            from ondevice_sdk.engine import BatchedEngine
+    loaded = load_model(entry, model, options)
+    if isinstance(loaded, Engine):
+        return loaded
+    with _typed(entry):
+        from ondevice_sdk.engine import BatchedEngine
 
-            engine: Engine = BatchedEngine(loaded)
-            return engine
+        engine: Engine = BatchedEngine(loaded)
+        return engine
+
+
+def load_model(entry: str, model: LocalModel, options: LoadOptions) -> Engine | ModelRunner:
+    """As `load_engine`, but what the backend gives, as it is.
+
+    Raises:
+        BackendUnavailable, LoadFailed, ModelCorrupt, ModelUnsupported.
+    """
+    backend = _backend(entry)
+    with _typed(entry):
+        loaded = backend.load(model, options)
+    if not isinstance(loaded, Engine | ModelRunner):
+        raise LoadFailed(f"the backend {entry} gave neither an engine nor a model runner")
+    return loaded
+
+
+@contextmanager
+def _typed(entry: str) -> Iterator[None]:
+    try:
+        yield
     except OnDeviceError:
         raise
     except ImportError as error:
         raise BackendUnavailable(f"the backend {entry} is not installed", reason=str(error)) from error
     except Exception as error:
         raise LoadFailed(f"the backend {entry} failed to load the model: {error}") from error
-    raise LoadFailed(f"the backend {entry} gave neither an engine nor a model runner")
 
 
 def _backend(entry: str) -> Backend:

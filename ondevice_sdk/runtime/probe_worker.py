@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ondevice_sdk.privacy import policy
 from ondevice_sdk.runtime import forks, protocol
@@ -14,6 +14,8 @@ from ondevice_sdk.runtime.child import WorkerProcess
 from ondevice_sdk.runtime.handshake import Sealed, seal
 from ondevice_sdk.runtime.wire import ProtocolError
 from ondevice_sdk.types import JsonValue, PrivacyLevel, PrivacyReport
+
+_MOST_PROGRESS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +32,25 @@ def run_in_worker(
     privacy: PrivacyLevel,
     arguments: Mapping[str, JsonValue] | None = None,
     read: Sequence[str] = (),
+    caches: Sequence[str] = (),
     timeout_s: float = 60.0,
     worker_command: Sequence[str] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Returned:
     """Start a worker, seal it, call `entry` in it by keyword, give its result; the worker is gone when this returns.
 
     The function runs on the worker's main thread, after "go": third-party modules can be imported, and nothing is
-    undone of the seal.
+    undone of the seal. One that is a generator yields how far it is, 0 to 1, and returns its result.
 
     Args:
         entry: the function as "module:attribute", importable by this process's `sys.path`.
         privacy: how to seal it; anything but strict leaves it unsealed, as a control.
         arguments: its keyword arguments.
         read: absolute paths that it may read besides Python's and those of the modules.
-        timeout_s: seconds for the call, without the start.
+        caches: absolute paths of directories, which must be there, in which it may keep plain files.
+        timeout_s: seconds for the call, without the start; or between two signs of progress.
         worker_command: the command that starts a Python.
+        on_progress: called on this thread with what the function yields.
 
     Raises:
         PrivacyUnavailable: strict privacy cannot be enforced or was not proved.
@@ -59,15 +65,20 @@ def run_in_worker(
     sealed: Sealed | None = None
     try:
         channel = Channel(process)
-        sealed = seal(channel, privacy, read=read, role="function")
+        sealed = seal(channel, privacy, read=read, role="function", caches=caches)
         channel.send(protocol.Run(entry, json.dumps(dict(arguments or {}))))
-        match channel.receive(timeout_s):
-            case protocol.Result(text):
-                return Returned(_value(text), sealed.report(alive=True))
-            case protocol.Refused(error):
-                raise protocol.restore(error, protocol.LOAD_ERRORS)
-            case _:
-                raise broken()
+        for _ in range(_MOST_PROGRESS):
+            match channel.receive(timeout_s, quote=False):
+                case protocol.LoadProgress(fraction) if 0 <= fraction <= 1:
+                    if on_progress is not None:
+                        on_progress(fraction)
+                case protocol.Result(text):
+                    return Returned(_value(text), sealed.report(alive=True))
+                case protocol.Refused(error):
+                    raise protocol.restore(error, protocol.LOAD_ERRORS)
+                case _:
+                    break
+        raise broken()
     except ProtocolError:
         raise broken() from None
     finally:

@@ -9,10 +9,10 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
-from ondevice_sdk.backends.api import ErrorInfo, Event, LoadOptions, LocalModel, Request
+from ondevice_sdk.backends.api import ErrorInfo, Event, KvType, LoadOptions, LocalModel, Request
 from ondevice_sdk.errors import ConfigurationError, OnDeviceError, rebuild
 from ondevice_sdk.privacy.evidence import Seal
 from ondevice_sdk.runtime import wire
@@ -37,6 +37,7 @@ REQUEST_ERRORS: Final = frozenset(
         "generation_failed",
         "input_too_long",
         "load_failed",
+        "model_unsupported",  # its chat template is refused
         "output_invalid",
         "schema_unsupported",
         "unsupported",
@@ -53,12 +54,14 @@ _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 class SealNow:
     """Seal yourself; answered by `Closed`.
 
-    What lies beneath the `read` paths stays readable, what lies beneath `private` also writable.
+    What lies beneath the `read` paths stays readable, what lies beneath `private` also writable. In `caches`, which
+    outlive the worker, it may keep plain files.
     """
 
     level: PrivacyLevel
     read: tuple[str, ...]
     private: str
+    caches: tuple[str, ...] = ()
     blob: int = 0
     kind: Literal["seal"] = "seal"
 
@@ -86,7 +89,7 @@ class Run:
     """Call the function at `entry` with these arguments (a JSON object); answered by `Result` or `Refused`."""
 
     entry: str
-    arguments: str
+    arguments: str = field(repr=False)  # may hold the user's text
     blob: int = 0
     kind: Literal["run"] = "run"
 
@@ -101,17 +104,33 @@ class Load:
     max_sequences: int
     threads: int | None
     batch_tokens: int
+    kv_type: KvType = "f16"
     blob: int = 0
     kind: Literal["load"] = "load"
 
     @classmethod
     def of(cls, entry: str, model: LocalModel, options: LoadOptions) -> Load:
         """The message for these options; their callback stays in the app."""
-        return cls(entry, model, options.context_tokens, options.max_sequences, options.threads, options.batch_tokens)
+        return cls(
+            entry,
+            model,
+            options.context_tokens,
+            options.max_sequences,
+            options.threads,
+            options.batch_tokens,
+            options.kv_type,
+        )
 
     def options(self, on_progress: Callable[[float], None]) -> LoadOptions:
         """The options again, with the worker's own callback."""
-        return LoadOptions(self.context_tokens, self.max_sequences, self.threads, self.batch_tokens, on_progress)
+        return LoadOptions(
+            self.context_tokens,
+            self.max_sequences,
+            self.threads,
+            self.batch_tokens,
+            self.kv_type,
+            on_progress,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +196,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """Share of the weights loaded, 0 to 1."""
+    """Share of the weights loaded, or of the work of a function done, 0 to 1."""
 
     fraction: float
     blob: int = 0

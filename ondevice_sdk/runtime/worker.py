@@ -15,6 +15,7 @@ from ondevice_sdk.runtime import protocol, wire
 from ondevice_sdk.runtime.loading import load_engine
 from ondevice_sdk.runtime.loop import EngineBroken, EngineLoop
 from ondevice_sdk.runtime.wire import ProtocolError
+from ondevice_sdk.text.template_sandbox import alarm_ends_process
 
 EXIT_PROTOCOL: Final = 70  # the app sent something odd
 EXIT_ENGINE: Final = 71  # the engine raised at every step
@@ -41,6 +42,7 @@ def run(inbound: int, outbound: int) -> None:
         known = error.code in protocol.LOAD_ERRORS
         send(protocol.Refused(protocol.describe(error if known else LoadFailed(error.message, hint=error.hint))))
         os._exit(0)
+    alarm_ends_process()
     loop = EngineLoop(engine, lambda events: _emit(send, events))
     send(_ready(engine))
     reader.serve(loop)

@@ -114,6 +114,10 @@ def _choose(store: Store, names: Sequence[str]) -> list[Manifest]:
         for each in here:
             store.resolve(each.name, each.variant)  # whole?
             found = store.manifest(each.name, each.variant)
+            if any(file.code for file in found.files):
+                raise ConfigurationError(
+                    f"{each.name}:{each.variant} holds compiled code", hint="build it, or pin it, where it is to run"
+                )
             if "file:" in found.source:  # where it lay on this machine is nobody's business elsewhere
                 found = replace(found, source=f"file:{found.files[0].name}")
             chosen[each.name, each.variant] = found
@@ -197,6 +201,8 @@ def _read_head(file: IO[bytes], path: Path) -> tuple[int, list[Manifest], dict[s
         raise _bad("a model is named twice")
     named: dict[str, int] = {}
     for each in (each for model in models for each in model.files):
+        if each.code is not None:  # nobody but the installation that loads it can vouch for code
+            raise _bad("it claims that its code may be loaded")
         if named.setdefault(each.digest, each.size) != each.size:
             raise _bad("one file with two sizes")
     if blobs != named:

@@ -111,6 +111,12 @@ def sync_file(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def make_read_only(path: Path) -> None:
+    """Let nobody write to a file by accident, where a file that may not be written to can still be removed."""
+    if os.name == "posix":
+        path.chmod(0o400)
+
+
 def sync_dir(path: Path) -> None:
     """Wait until the names in a directory are on the disk; systems that cannot do that for directories are let be."""
     if os.name != "posix":

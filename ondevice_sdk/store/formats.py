@@ -1,4 +1,8 @@
-"""Tell the format of a model file by its content; names prove nothing."""
+"""Tell the format of a model file by its content; names prove nothing.
+
+What is a program in disguise is refused with the reason: native code, which only `compiled` lets in, and pickle, which
+nothing here ever reads.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,23 @@ from ondevice_sdk.store.files import store_errors
 
 _MAX_JSON = 1 << 20
 _ECHO_KEY = "ondevice-echo"
+_PICKLE = "pickle, which is a program and is never loaded here"
+_SAFETENSORS = "safetensors: weights without the rest of a model"
+_CODE_MAGIC = {
+    b"\x7fELF": "a compiled library (ELF)",
+    b"MZ": "a compiled library (PE)",
+    **dict.fromkeys(
+        (b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe"),
+        "a compiled library (Mach-O)",
+    ),
+    b"!<arch>\n": "a compiled library (archive)",
+    b"BC\xc0\xde": "compiled code (LLVM)",
+    b"\0asm": "compiled code (WebAssembly)",
+    b"#!": "a script",
+}
+_CODE_NAME = re.compile(r".*\.(so(\.[\d.]+)?|dll|dylib|pyd|exe|a|lib|o)", re.IGNORECASE)
+_PICKLE_NAME = re.compile(r".*\.(pt|pth|pkl|pickle|ckpt|joblib|npy|npz|bin|mar)", re.IGNORECASE)
+_ZIP_TAIL = 1 << 20  # bytes at the end of an archive, where its table of contents lies
 _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
@@ -30,7 +51,7 @@ def inspect(path: Path) -> Inspected:
 
     Raises:
         ModelNotInstalled: there is no such file.
-        ModelCorrupt: it is no file, of no known format, or not whole.
+        ModelCorrupt: it is no file, of no known format, not whole, or a program.
     """
     try:
         mode = path.stat().st_mode
@@ -47,7 +68,77 @@ def inspect(path: Path) -> Inspected:
             return Inspected("gguf", gguf.read_header(path).precision)
         if head.lstrip().startswith(b"{"):
             return _inspect_echo(path)
+        reason = code_kind(head) or _pickle_kind(head, path) or _kind_by_name(path.name)
+    if reason is not None:
+        raise forbidden(path.name, reason)
     raise ModelCorrupt(f"{path.name} is of no known model format", expected="GGUF", actual=head[:4].hex() or "empty")
+
+
+def code_kind(head: bytes) -> str | None:
+    """What kind of native code begins with these bytes; None if it is none."""
+    return next((kind for magic, kind in _CODE_MAGIC.items() if head.startswith(magic)), None)
+
+
+def is_code(path: Path) -> bool:
+    """Whether a file holds native code. OSError: it cannot be read."""
+    with path.open("rb") as file:
+        return code_kind(file.read(64)) is not None
+
+
+def is_code_name(name: str) -> bool:
+    """Whether a file of this name would be taken for native code, whatever it holds."""
+    return _CODE_NAME.fullmatch(name) is not None
+
+
+def refuse_name(name: str) -> None:
+    """Refuse, before it is downloaded, what by its name can only be refused afterwards.
+
+    Raises:
+        ModelCorrupt: native code, or pickle.
+    """
+    if (kind := _kind_by_name(name)) is not None:
+        raise forbidden(name, kind)
+
+
+def forbidden(name: str, kind: str) -> ModelCorrupt:
+    """The error for what is no model but a program, or no whole model."""
+    code = "compiled" in kind or "script" in kind
+    hint = "only what this installation built or pinned is ever loaded" if code else "take the model as a GGUF file"
+    return ModelCorrupt(f"{name} is {kind}", expected="GGUF", actual=kind, hint=hint)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Refuse a file that is pickle, or holds some.
+
+    Raises:
+        ModelCorrupt: it is. OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        kind = _pickle_kind(file.read(64), path)
+    if kind is not None and kind != _SAFETENSORS:
+        raise forbidden(path.name, kind)
+
+
+def _pickle_kind(head: bytes, path: Path) -> str | None:
+    if len(head) > 1 and head[0] == 0x80 and head[1] <= 5:  # protocols 2 to 5
+        return _PICKLE
+    if head.startswith(b"\x93NUMPY"):
+        return "a NumPy array, which may hold pickle"
+    if head.startswith(b"PK"):
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _ZIP_TAIL))
+            return _PICKLE if re.search(rb"\.(pkl|npy)", file.read()) else None
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size:
+        return _SAFETENSORS
+    return None
+
+
+def _kind_by_name(name: str) -> str | None:
+    if is_code_name(name):
+        return "a compiled library by its name"
+    if name.lower().endswith(".safetensors"):
+        return _SAFETENSORS
+    return f"{_PICKLE} (by its name)" if _PICKLE_NAME.fullmatch(name) else None
 
 
 def _inspect_echo(path: Path) -> Inspected:

@@ -25,7 +25,7 @@ from ondevice_sdk.errors import (
 )
 from ondevice_sdk.store import child
 from ondevice_sdk.store.files import DIGEST, full, is_file_name, private_dir, require_room, store_errors
-from ondevice_sdk.store.formats import split_names
+from ondevice_sdk.store.formats import refuse_name, split_names
 from ondevice_sdk.store.place import Fetched, Place
 
 _SOURCE = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+?))?/(?P<pattern>[^\0\\]+)")
@@ -90,6 +90,8 @@ def _choose(remotes: list[_Remote], pattern: str, repository: str) -> tuple[_Rem
         )
     if missing := [name for name in wanted if name not in by_name]:
         raise DownloadFailed(f"{repository} lacks {len(missing)} of {len(wanted)} splits", host=_host(), status=404)
+    for name in wanted:
+        refuse_name(PurePosixPath(name).name)
     return tuple(by_name[name] for name in wanted)
 
 

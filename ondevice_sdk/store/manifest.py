@@ -9,19 +9,27 @@ from typing import Literal
 
 from ondevice_sdk.errors import ConfigurationError, StoreError
 from ondevice_sdk.store.files import DIGEST, check_name, is_file_name
+from ondevice_sdk.store.formats import is_code_name
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
 DigestOrigin = Literal["catalogue", "first_use"]
+CodeOrigin = Literal["built", "pinned"]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A file of a model: its SHA-256, its size in bytes, the name that it had where it came from."""
+    """A file of a model: its SHA-256, its size in bytes, the name that it had where it came from.
+
+    `code` is None for data. For native code it says why it may be loaded: this installation `built` it, or the app
+    `pinned` its digest; `mark` proves that this installation wrote that.
+    """
 
     digest: str
     size: int
     name: str
+    code: CodeOrigin | None = None
+    mark: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,4 +127,11 @@ def _file(value: object) -> ModelFile:
         raise StoreError("a manifest of the store is damaged: size")
     if not isinstance(name, str) or not is_file_name(name):
         raise StoreError("a manifest of the store is damaged: file name")
-    return ModelFile(digest, size, name)
+    code, mark = value.get("code"), value.get("mark")
+    if code not in (None, "built", "pinned") or (code is None) != (mark is None):
+        raise StoreError("a manifest of the store is damaged: code")
+    if mark is not None and (not isinstance(mark, str) or DIGEST.fullmatch(mark) is None):
+        raise StoreError("a manifest of the store is damaged: mark")
+    if code is None and is_code_name(name):
+        raise StoreError("a manifest of the store names native code that nobody vouches for")
+    return ModelFile(digest, size, name, code, mark)

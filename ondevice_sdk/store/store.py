@@ -13,11 +13,12 @@ from pathlib import Path
 
 from ondevice_sdk.backends.api import LocalModel
 from ondevice_sdk.errors import ModelCorrupt, ModelNotInstalled, StoreError
-from ondevice_sdk.store import formats, manifest
+from ondevice_sdk.store import compiled, formats, manifest
 from ondevice_sdk.store.files import (
     copy_file,
     hash_file,
     is_file_name,
+    make_read_only,
     private_dir,
     require_room,
     slug,
@@ -93,11 +94,13 @@ class Store:
         changed since it was last hashed.
 
         Raises:
-            ModelNotInstalled, ModelCorrupt, StoreError.
+            ModelNotInstalled, ModelCorrupt (also for native code that was not built or pinned here), StoreError.
         """
         found = self.manifest(name, variant)
         for file, path in zip(found.files, self._paths(found), strict=True):
-            self._check(found, file, path)
+            self._check(found, file, path, full=file.code is not None)
+            with store_errors("read", self.root):
+                compiled.check(self.space, found, file, path)
         paths = tuple(str(path) for path in self._paths(found))
         return LocalModel(found.name, found.variant, found.format, paths[0], found.files[0].digest, paths)
 
@@ -246,6 +249,7 @@ class Store:
             for path in files.values():
                 path.chmod(0o600)
                 sync_file(path)
+                make_read_only(path)
             with self.space.lock("commit"):
                 private_dir(self.space.blobs)
                 for digest, path in files.items():

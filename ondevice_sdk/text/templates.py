@@ -4,23 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
 
 from ondevice_sdk.errors import ModelUnsupported
+from ondevice_sdk.text.template_sandbox import BUDGET, MAX_SIZE, Budget, Refused, alarmed, compiled
 from ondevice_sdk.types import Message, Segment
-
-if TYPE_CHECKING:
-    from jinja2 import Template
-
-_MAX_CHARACTERS = 1_000_000  # of what the template itself adds
-_MAX_ITERATIONS = 100_000  # of all loops and calls of one rendering
-_BUDGET = "ondevice_budget"
-
-
-class _Refused(Exception):
-    """The template refuses these messages, or does too much."""
 
 
 def render(
@@ -42,20 +30,27 @@ def render(
         ModelUnsupported: the template is not valid, refuses the messages, drops, repeats or changes a content, or does
             too much.
     """
-    turns = [(message.role, (message.content,)) for message in messages]
-    try:
-        segments = _render(template, turns, variables)
-    except _Refused as refusal:
-        if not (len(turns) > 1 and turns[0][0] == "system" and turns[1][0] == "user"):
-            raise _unusable() from refusal
-        merged = [("user", (turns[0][1][0], "\n\n", turns[1][1][0])), *turns[2:]]
-        try:
-            segments = _render(template, merged, variables)
-        except _Refused as error:
-            raise _unusable() from error
+    turns: list[tuple[str, tuple[str, ...]]] = [(message.role, (message.content,)) for message in messages]
+    with alarmed():
+        segments = _render_or_merge(template, turns, variables)
     if answer_prefix:
         segments.append(Segment(answer_prefix))
     return tuple(segments)
+
+
+def _render_or_merge(
+    template: str, turns: list[tuple[str, tuple[str, ...]]], variables: Mapping[str, str]
+) -> list[Segment]:
+    try:
+        return _render(template, turns, variables)
+    except Refused as refusal:
+        if not (len(turns) > 1 and turns[0][0] == "system" and turns[1][0] == "user"):
+            raise _unusable() from refusal
+    merged = [("user", (turns[0][1][0], "\n\n", turns[1][1][0])), *turns[2:]]
+    try:
+        return _render(template, merged, variables)
+    except Refused as error:
+        raise _unusable() from error
 
 
 def _unusable() -> ModelUnsupported:
@@ -68,21 +63,21 @@ def _render(template: str, turns: Sequence[tuple[str, tuple[str, ...]]], variabl
     conversation = [{"role": role, "content": word} for (role, _), word in zip(turns, words, strict=True)]
     pieces: list[str] = []
     size = 0
-    allowed = _MAX_CHARACTERS
+    code = compiled(template)
     try:
-        for piece in _compiled(template).generate(
+        for piece in code.generate(
             messages=conversation,
             add_generation_prompt=True,
             tools=None,
             documents=None,
-            **{_BUDGET: _Budget()},
+            **{BUDGET: Budget()},
             **variables,
         ):
             size += len(piece)
-            if size > allowed:
-                raise _Refused
+            if size > MAX_SIZE:
+                raise Refused
             pieces.append(piece)
-    except _Refused:
+    except Refused:
         raise
     except Exception as error:  # template code is foreign code: it may raise anything
         raise _unusable() from error
@@ -104,88 +99,3 @@ def _cut(text: str, words: Mapping[str, tuple[str, ...]]) -> list[Segment]:
     if left:
         raise ModelUnsupported("the model's chat template drops or changes a message")
     return segments
-
-
-class _Budget:
-    """Counts what one rendering does, so that it ends."""
-
-    def __init__(self) -> None:
-        self._left = _MAX_ITERATIONS
-
-    def spend(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise _Refused
-
-    def iterate(self, items: Iterable[Any]) -> Iterator[Any]:
-        for item in items:
-            self.spend()
-            yield item
-
-
-@lru_cache(maxsize=8)
-def _compiled(template: str) -> Template:
-    """Compile in a sandbox whose loops, calls and strings are bounded."""
-    from jinja2 import nodes
-    from jinja2.ext import loopcontrols
-    from jinja2.runtime import Context
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-    from jinja2.utils import pass_context
-    from jinja2.visitor import NodeTransformer
-
-    class Environment(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset({"+", "*", "**"})
-
-        def call(self, context: Context, obj: Any, *args: Any, **kwargs: Any) -> Any:
-            context[_BUDGET].spend()
-            return super().call(context, obj, *args, **kwargs)
-
-        def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-            if operator != "+":
-                sizes = [len(value) if isinstance(value, str | list | tuple) else abs(value) for value in (left, right)]
-                most = _MAX_CHARACTERS if operator == "*" else 100
-                if sizes[0] * sizes[1] > most:
-                    raise _Refused
-            return _short(super().call_binop(context, operator, left, right))
-
-    class Bound(NodeTransformer):
-        def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - the visitor's naming
-            self.generic_visit(node)
-            node.iter = nodes.Filter(node.iter, "ondevice_bounded", [], [], None, None, lineno=node.lineno)
-            return node
-
-        def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 - the visitor's naming
-            self.generic_visit(node)
-            return nodes.Filter(node, "ondevice_short", [], [], None, None, lineno=node.lineno)
-
-    @pass_context
-    def bounded(context: Context, items: Iterable[Any]) -> Iterator[Any]:
-        budget: _Budget = context[_BUDGET]
-        return budget.iterate(items)
-
-    def raise_exception(message: str) -> None:  # noqa: ARG001 - may quote the conversation
-        raise _Refused
-
-    # Undefined names are empty, as everywhere: real templates ask for `message.tool_calls` without a test.
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-    environment.filters["ondevice_bounded"] = bounded
-    environment.filters["ondevice_short"] = _short
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = _strftime_now
-    try:
-        tree = environment.parse(template)
-        return environment.from_string(Bound().visit(tree))
-    except Exception as error:
-        raise ModelUnsupported("the model's chat template is not valid") from error
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, str) and len(value) > _MAX_CHARACTERS:
-        raise _Refused
-    return value
-
-
-def _strftime_now(layout: str) -> str:
-    from datetime import datetime
-
-    return datetime.now().astimezone().strftime(layout)

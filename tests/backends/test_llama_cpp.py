@@ -116,6 +116,26 @@ def test_the_isolated_sequence_grows_without_changing_a_bit(model_path: Path) ->
 
 
 @pytest.mark.model
+def test_a_cache_of_eight_bits_says_nearly_the_same(runner: LlamaCppRunner, model_path: Path) -> None:
+    tokens = runner.tokenize([Segment("The capital of France is the city of")])
+    batch = Batch()
+    for position, token in enumerate(tokens):
+        batch.add(0, position, token, position == len(tokens) - 1)
+    runner.kv_remove(0, 0, None)
+    exact = np.array(runner.forward(batch)[0])
+    runner.kv_remove(0, 0, None)
+    small = load(model_path, kv_type="q8_0")
+    try:
+        rough = np.array(small.forward(batch)[0])
+        saved = small.kv_save(0)
+    finally:
+        small.close()
+    assert exact.argmax() == rough.argmax()
+    assert 0 < np.abs(exact - rough).max() < 2  # another cache, but no other model
+    assert len(saved) < 0.6 * 2 * 30 * 3 * 64 * 2 * len(tokens) + 5000
+
+
+@pytest.mark.model
 def test_a_batch_that_is_too_large_is_refused(runner: LlamaCppRunner) -> None:
     rows = runner.max_batch_tokens + 1
     with pytest.raises(GenerationFailed):

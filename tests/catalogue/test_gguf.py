@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import ctypes
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,8 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ondevice_sdk.catalogue import gguf as gguf_module
 from ondevice_sdk.catalogue.gguf import read_header
 from ondevice_sdk.errors import ModelCorrupt
+
+from ..fuzzing.tiny_model import Gguf, Tensor, array, texts, tiny
 
 
 def string(text: str) -> bytes:
@@ -30,7 +35,7 @@ PAIRS = [
 
 
 def tensor(name: str, *, kind: int = 2, offset: int = 0) -> bytes:
-    return string(name) + struct.pack("<I", 2) + struct.pack("<2Q", 4, 8) + struct.pack("<IQ", kind, offset)
+    return string(name) + struct.pack("<I", 2) + struct.pack("<2Q", 32, 1) + struct.pack("<IQ", kind, offset)
 
 
 def gguf(pairs: list[bytes], tensors: list[bytes], *, version: int = 3, data: int = 256) -> bytes:
@@ -74,6 +79,91 @@ def test_reads_what_is_needed(tmp_path: Path) -> None:
 def test_damage_is_seen(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ModelCorrupt):
         read_header(write(tmp_path, content))
+
+
+def changed(change: Callable[[Gguf], object]) -> bytes:
+    model = tiny()
+    change(model)
+    return model.encode()
+
+
+def number_of(key: str, value: int) -> Callable[[Gguf], object]:
+    return lambda model: setattr(model.pair(key), "value", struct.pack("<I", value))
+
+
+def tensor_of(**values: object) -> Callable[[Gguf], object]:
+    def change(model: Gguf) -> None:
+        for name, value in values.items():
+            setattr(model.tensors[3], name, value)
+
+    return change
+
+
+# Each of these ended the process of llama.cpp 0.3.36, or made it read where nothing of the file is.
+REFUSED: dict[str, Callable[[Gguf], object]] = {
+    "a key twice": lambda m: m.pairs.append(m.pairs[4]),
+    "a tensor twice": lambda m: m.tensors.append(m.tensors[0]),
+    "a token twice": lambda m: setattr(m.pair("tokenizer.ggml.tokens"), "value", texts(["a", "b", "a"])),
+    "too few token types": lambda m: setattr(m.pair("tokenizer.ggml.token_type"), "value", array(5, 1, bytes(4))),
+    "token types as text": lambda m: setattr(m.pair("tokenizer.ggml.token_type"), "value", texts(["a"] * 300)),
+    "tokens as numbers": lambda m: setattr(m.pair("tokenizer.ggml.tokens"), "value", array(4, 1, bytes(4))),
+    "tokens as one text": lambda m: setattr(m.pair("tokenizer.ggml.tokens"), "kind", 8),
+    "alignment of another type": lambda m: setattr(m.pair("general.alignment"), "kind", 5),
+    "alignment that no mapping has": number_of("general.alignment", 8),
+    "no layers": number_of("llama.block_count", 0),
+    "more layers than there can be": number_of("llama.block_count", 513),
+    "no context": number_of("llama.context_length", 0),
+    "no width": number_of("llama.embedding_length", 0),
+    "negative epsilon": lambda m: setattr(
+        m.pair("llama.attention.layer_norm_rms_epsilon"), "value", struct.pack("<f", -1.0)
+    ),
+    "epsilon that is no number": lambda m: setattr(
+        m.pair("llama.attention.layer_norm_rms_epsilon"), "value", struct.pack("<f", float("nan"))
+    ),
+    "overlapping tensors": tensor_of(offset=0),
+    "a tensor that is not aligned": tensor_of(offset=33),
+    "half a block": tensor_of(sizes=[33, 32]),
+    "a side of nothing": tensor_of(sizes=[32, 0]),
+    "sides whose product overflows": tensor_of(sizes=[1 << 32, 1 << 32]),
+    "a negative side": tensor_of(sizes=[32, -1]),
+    "five sides": tensor_of(sizes=[32, 1, 1, 1, 1]),
+    "weights of whole numbers": tensor_of(kind=24),
+    "weights of doubles": tensor_of(kind=28),
+    "a long name": tensor_of(name="x" * 64),
+    "beyond the end": tensor_of(offset=1 << 40),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_native_code_would_not_survive(tmp_path: Path, case: str) -> None:
+    with pytest.raises(ModelCorrupt):
+        read_header(write(tmp_path, changed(REFUSED[case])))
+
+
+def test_the_model_that_these_are_made_of_is_good(tmp_path: Path) -> None:
+    assert read_header(write(tmp_path, tiny().encode())).architecture == "llama"
+
+
+def test_block_sizes_are_those_of_the_library() -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    library = ctypes.CDLL(str(Path(llama_cpp.__file__).with_name("lib") / "libggml-base.so"))
+    library.ggml_blck_size.restype, library.ggml_type_size.restype = ctypes.c_int64, ctypes.c_size_t
+    theirs = {kind: (library.ggml_blck_size(kind), library.ggml_type_size(kind)) for kind in range(42)}
+    assert {kind: sizes for kind, sizes in theirs.items() if sizes[0]} == gguf_module._BLOCKS
+
+
+@pytest.mark.parametrize("kind", sorted(gguf_module._BLOCKS.keys() - gguf_module._NOT_FOR_WEIGHTS))
+def test_every_quantisation_passes(tmp_path: Path, kind: int) -> None:
+    values, size = gguf_module._BLOCKS[kind]
+    model = Gguf(tiny().pairs, [Tensor("blk.0.ffn_up.weight", [values * 2, 3], kind, bytes(size * 6))])
+    assert read_header(write(tmp_path, model.encode())).tensor_types == {kind: values * 6}
+
+
+def test_a_header_of_too_many_parts_ends_soon(tmp_path: Path) -> None:
+    count = gguf_module._MAX_STEPS + 1
+    words = pair("x", 9, struct.pack("<IQ", 8, count) + bytes(8 * count))
+    with pytest.raises(ModelCorrupt, match="parts"):
+        read_header(write(tmp_path, gguf([ARCHITECTURE, words], [])))
 
 
 def test_missing_file_and_folder(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from ondevice_sdk.errors import LoadFailed, WorkerCrashed
 from ondevice_sdk.runtime.probe_worker import run_in_worker
+from ondevice_sdk.types import JsonValue
 
 
 def test_a_result_and_what_protected_it() -> None:
@@ -38,6 +39,29 @@ def test_a_function_that_ends_its_worker() -> None:
     with pytest.raises(WorkerCrashed) as caught:
         run_in_worker("worker_functions:dies", privacy="strict")
     assert caught.value.exit_code == 3
+
+
+def test_last_words_are_not_quoted() -> None:
+    """They may hold the text that the function was given."""
+    with pytest.raises(WorkerCrashed) as caught:
+        run_in_worker("worker_functions:dies_quoting", privacy="strict", arguments={"text": "a private text"})
+    assert caught.value.exit_code == 3
+    assert "private" not in str(caught.value)
+
+
+def test_a_function_that_yields_how_far_it_is() -> None:
+    told: list[float] = []
+    returned = run_in_worker(
+        "worker_functions:steps", privacy="strict", arguments={"fractions": [0.25, 1]}, on_progress=told.append
+    )
+    assert returned.value == "done"
+    assert told == [0.25, 1.0]
+
+
+@pytest.mark.parametrize("fractions", [[1.5], [-0.1], [0.5] * 2000])
+def test_progress_that_no_honest_function_makes(fractions: list[JsonValue]) -> None:
+    with pytest.raises(WorkerCrashed):
+        run_in_worker("worker_functions:steps", privacy="off", arguments={"fractions": fractions})
 
 
 def test_nothing_is_left_behind() -> None:

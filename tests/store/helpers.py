@@ -171,3 +171,10 @@ def leftovers(root: Path) -> list[str]:
         for path in root.rglob("*")
         if path.is_file() and path.relative_to(root).parts[0] not in kept
     )
+
+
+def writable(path: Path | str) -> Path:
+    """A file of the store, as its owner can make it: open to changes."""
+    path = Path(path)
+    path.chmod(0o600)
+    return path

@@ -15,7 +15,7 @@ from ondevice_sdk.errors import ConfigurationError, ModelCorrupt, ModelNotInstal
 from ondevice_sdk.store import Store
 from ondevice_sdk.types import Progress
 
-from .helpers import gguf, leftovers, sha
+from .helpers import gguf, leftovers, sha, writable
 
 ONE, TWO = gguf(), gguf(8192, seed=b"two")
 
@@ -77,7 +77,7 @@ def test_export_refuses(full: Store, tmp_path: Path) -> None:
     with pytest.raises(ModelNotInstalled):
         models.export_bundle(["three"], tmp_path / "b", store=full)
     blob = Path(full.resolve("one").path)
-    blob.write_bytes(b"?" * len(ONE))
+    writable(blob).write_bytes(b"?" * len(ONE))
     full.space.stamp(sha(ONE), blob, sha(ONE))  # not noticed before it is read
     with pytest.raises(ModelCorrupt):
         models.export_bundle(["one"], tmp_path / "b", store=full)
@@ -193,6 +193,17 @@ HOSTILE_MEMBERS: dict[str, Callable[[Members], object]] = {
     "shorter": lambda m: m.__setitem__(1, member(BLOB, ONE[:-1])),
     "longer": lambda m: m.__setitem__(1, member(BLOB, ONE + b"x")),
     "nothing": lambda m: m.clear(),
+    "contiguous file": lambda m: m.__setitem__(1, member(BLOB, ONE, kind=tarfile.CONTTYPE)),
+    "old kind of file": lambda m: m.__setitem__(1, member(BLOB, ONE, kind=tarfile.AREGTYPE)),
+    "GNU long link": lambda m: m.insert(1, member("././@LongLink", b"x" * 300, kind=tarfile.GNUTYPE_LONGLINK)),
+    "global PAX header": lambda m: m.insert(0, member("g", b"20 comment=whatever\n", kind=tarfile.XGLTYPE)),
+    "volume label": lambda m: m.insert(0, member("label", kind=b"V")),
+    "multi-volume": lambda m: m.__setitem__(1, member(BLOB, ONE, kind=b"M")),
+    "unknown kind": lambda m: m.__setitem__(1, member(BLOB, ONE, kind=b"Z")),
+    "plain file with a link": lambda m: m.__setitem__(1, member(BLOB, ONE, link="/etc/passwd")),
+    "thousands of entries": lambda m: m.extend(member(f"blobs/sha256/{n:064}") for n in range(5000)),
+    "home": lambda m: m.append(member("~/.profile", b"x")),
+    "reserved name": lambda m: m.append(member("blobs/sha256/NUL", b"x")),
 }
 HOSTILE_HEADS: dict[str, Callable[[dict[str, Any]], object]] = {
     "version": lambda h: h.update(bundle=2),
@@ -295,3 +306,45 @@ def test_one_bad_file_and_no_model_is_installed(full: Store, store: Store, tmp_p
     data[data.rindex(TWO[-64:])] ^= 1
     path.write_bytes(data)
     refused(store, path)
+
+
+@pytest.mark.parametrize("keyword", ["GNU.sparse.major=1", "GNU.sparse.realsize=1099511627776", "path=../x", "size=9"])
+def test_pax_headers_that_would_change_an_entry(store: Store, tmp_path: Path, keyword: str) -> None:
+    record = f" {keyword}\n"
+    data = f"{len(record) + 2}{record}".encode()
+    refused(store, craft(tmp_path, members=lambda m: m.insert(1, member("h", data, kind=tarfile.XHDTYPE))))
+
+
+@pytest.mark.parametrize("packer", ["gzip", "bz2", "lzma"])
+def test_packed_archives_are_refused_unread(store: Store, tmp_path: Path, packer: str) -> None:
+    """Nothing is ever unpacked, so nothing can grow: a small bomb, and an honest bundle that was packed."""
+    import importlib
+
+    compress = importlib.import_module(packer).compress
+    for number, data in enumerate((bytes(50_000_000), craft(tmp_path).read_bytes())):
+        path = tmp_path / f"packed{number}"
+        path.write_bytes(compress(data))
+        refused(store, path)
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 33, 1 << 62])
+def test_sizes_in_base_256_that_lie(store: Store, tmp_path: Path, size: int) -> None:
+    info = tarfile.TarInfo("manifest.json")
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[124:136] = bytes([0x80]) + size.to_bytes(11, "big") if size >= 0 else b"\xff" * 12
+    block[148:156] = b" " * 8
+    block[148:156] = f"{sum(block):06o}\0 ".encode()
+    (tmp_path / "b").write_bytes(bytes(block) + bytes(2048))
+    refused(store, tmp_path / "b")
+
+
+def test_a_name_with_nul_in_its_middle(store: Store, tmp_path: Path) -> None:
+    """A reader that stops at NUL and one that does not would see two names."""
+    data = bytearray(craft(tmp_path).read_bytes())
+    start = data.index(BLOB.encode())
+    data[start + 20] = 0
+    block = data[start : start + 512]
+    block[148:156] = b" " * 8
+    data[start + 148 : start + 156] = f"{sum(block):06o}\0 ".encode()
+    (tmp_path / "b").write_bytes(data)
+    refused(store, tmp_path / "b")

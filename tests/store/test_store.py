@@ -14,7 +14,7 @@ from ondevice_sdk.errors import ConfigurationError, ModelCorrupt, ModelNotInstal
 from ondevice_sdk.store import Store, files, workspace
 from ondevice_sdk.store import store as store_module
 
-from .helpers import gguf, leftovers, sha
+from .helpers import gguf, leftovers, sha, writable
 
 DATA = gguf()
 
@@ -64,7 +64,7 @@ def test_a_root_that_is_a_file(tmp_path: Path, model: Path) -> None:
 
 def test_files_are_private(store: Store, model: Path) -> None:
     made = store.add(model)
-    assert stat.S_IMODE(Path(made.path).stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(made.path).stat().st_mode) == 0o400
     for path in [store.root, *store.root.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
 
@@ -176,7 +176,7 @@ def test_all_splits_or_none(store: Store, tmp_path: Path) -> None:
 
 def test_another_size_is_noticed_by_resolve(store: Store, model: Path) -> None:
     made = store.add(model, name="m")
-    with Path(made.path).open("ab") as file:
+    with writable(made.path).open("ab") as file:
         file.write(b"x")
     with pytest.raises(ModelCorrupt) as caught:
         store.resolve("m")
@@ -186,7 +186,7 @@ def test_another_size_is_noticed_by_resolve(store: Store, model: Path) -> None:
 
 def test_other_bytes_of_the_same_size_are_noticed_by_resolve(store: Store, model: Path) -> None:
     made = store.add(model, name="m")
-    Path(made.path).write_bytes(DATA[:-1] + b"!")
+    writable(made.path).write_bytes(DATA[:-1] + b"!")
     make_stale(Path(made.path))
     with pytest.raises(ModelCorrupt):
         store.resolve("m")
@@ -197,7 +197,7 @@ def test_verify_reads_every_byte(store: Store, model: Path) -> None:
     store.add(model, name="n")
     assert [result.ok for result in store.verify()] == [True, True]
     blob = Path(made.path)
-    blob.write_bytes(DATA[:-1] + b"!")
+    writable(blob).write_bytes(DATA[:-1] + b"!")
     store.space.stamp(made.sha256, blob, made.sha256)  # a stamp that lies
     store.resolve("m")
     result = store.verify("m")[0]

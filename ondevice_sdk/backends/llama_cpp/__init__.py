@@ -5,15 +5,18 @@ Importing this module imports nothing native; `load` does.
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from typing import TYPE_CHECKING, ClassVar
 
 from ondevice_sdk.backends.api import (
     RUNNER_CAPABILITIES,
     Backend,
+    Calibrator,
     Capability,
     DeviceProfile,
     Footprint,
+    KvType,
     LoadOptions,
     LocalModel,
     ModelShape,
@@ -30,6 +33,10 @@ __all__ = ["LlamaCppBackend"]
 _HINT = "pip install 'ondevice-sdk[llama-cpp]'"
 _NEEDED = ("llama_cpp", "numpy")
 _DEFAULT_CONTEXT = 8192
+_PROCESS_BYTES = 76_000_000  # measured: Python, numpy and llama.cpp, before a model
+_WORD_BYTES = 100  # of the vocabulary in memory, per entry
+# Formats of weights that are measured, in the order of their importance.
+_CALIBRATED = ("Q4_K", "Q8_0", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "BF16", "F16")
 
 
 class LlamaCppBackend(Backend):
@@ -37,6 +44,7 @@ class LlamaCppBackend(Backend):
 
     name: ClassVar[str] = "llama_cpp"
     formats: ClassVar[frozenset[str]] = frozenset({"gguf"})
+    kv_types: ClassVar[tuple[KvType, ...]] = ("f16", "q8_0")
 
     def probe(self, device: DeviceProfile) -> Probe:  # noqa: ARG002 - llama.cpp runs on every CPU it was built for
         """Look whether the packages are there, without importing them."""
@@ -49,13 +57,24 @@ class LlamaCppBackend(Backend):
         return Probe(True, capabilities=frozenset(capabilities))
 
     def estimate(self, shape: ModelShape, weights_bytes: int, options: LoadOptions) -> Footprint:
-        """Predict memory from the shape: weights once, an f16 KV cache, and llama.cpp's graph buffers."""
+        """Predict memory from the shape: weights once, the KV cache, llama.cpp's graph buffers and its vocabulary."""
         context = options.context_tokens or min(shape.context_tokens, _DEFAULT_CONTEXT)
+        cache = shape.kv_bytes_per_token() * context
+        if options.kv_type == "q8_0":
+            cache = cache * 17 // 32  # blocks of 32 values have 34 bytes
         rows = min(options.batch_tokens, context)
-        # Activations of one batch: a few rows of the widest layers in f32, and the rows of logits kept (64).
-        widest = max(shape.feed_forward * 2, shape.width * 6)
-        buffers = 4 * (rows * widest + 2 * 64 * shape.vocabulary) + 16_000_000
-        return Footprint(weights_bytes, shape.kv_bytes_per_token() * context, buffers)
+        # Activations of a batch in f32: the two widest at a time and some of the width, and logits of all sequences.
+        activations = 4 * rows * (2 * shape.feed_forward + 4 * shape.width)
+        logits = 2 * 4 * options.max_sequences * shape.vocabulary
+        return Footprint(weights_bytes, cache, activations + logits + _WORD_BYTES * shape.vocabulary, _PROCESS_BYTES)
+
+    def calibrator(self) -> Calibrator | None:
+        """Measured with small random models, which `gguf` writes."""
+        if not (_installed("llama_cpp") and _installed("gguf")):
+            return None
+        version = importlib.metadata.version("llama-cpp-python")
+        writer = "ondevice_sdk.backends.llama_cpp.synthetic:write"
+        return Calibrator(writer, "gguf", _CALIBRATED, f"llama.cpp {version}")
 
     def load(self, model: LocalModel, options: LoadOptions) -> LlamaCppRunner:
         """Check the file's header, then load it.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ondevice_sdk.backends.api import KvType
 from ondevice_sdk.errors import GenerationFailed, LoadFailed
 
 if TYPE_CHECKING:
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LaneOptions:
-    """Sizes of a context, in tokens, sequences, rows and threads."""
+    """Sizes of a context, in tokens, sequences, rows and threads, and how its keys and values are kept."""
 
     tokens: int
     sequences: int
     rows: int
     logits: int
     threads: int
+    kv_type: KvType = "f16"
 
 
 class Lane:
@@ -42,6 +44,8 @@ class Lane:
         # Logits of all rows of a batch would take n_batch * vocabulary floats twice; nothing here needs so many.
         params.n_outputs_max = min(options.logits, params.n_batch)
         params.kv_unified = True
+        if options.kv_type == "q8_0":  # values of 8 bits need flash attention; llama.cpp takes it by itself
+            params.type_k = params.type_v = llama_cpp.GGML_TYPE_Q8_0
         params.swa_full = True  # a sliding-window cache could not give back an earlier prefix
         params.no_perf = True
         params.n_threads = params.n_threads_batch = options.threads

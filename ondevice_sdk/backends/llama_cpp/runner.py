@@ -94,6 +94,7 @@ class LlamaCppRunner(ModelRunner):
             rows,
             max(_MAX_LOGITS, options.max_sequences),
             options.threads or _usable_cores(),
+            options.kv_type,
         )
         try:
             self._shared = Lane(self._model, self._sizes, self.vocabulary)

@@ -27,6 +27,7 @@ _READ: Final = _READ_FILE | _READ_DIR
 _WRITE: Final = (
     _READ | _WRITE_FILE | _REMOVE_DIR | _REMOVE_FILE | _MAKE_DIR | _MAKE_REG | _MAKE_SYM | _REFER | _TRUNCATE
 )
+_KEEP: Final = _READ | _WRITE_FILE | _REMOVE_FILE | _MAKE_REG | _TRUNCATE  # plain files, no links, no directories
 _OF_A_FILE: Final = _EXECUTE | _WRITE_FILE | _READ_FILE | _TRUNCATE | _IOCTL_DEV
 
 # What Python, the C library and the runtime libraries look at while they run: shared libraries, time zones, the
@@ -75,10 +76,15 @@ def version() -> int:
         return 0
 
 
-def restrict(read: Iterable[str], write: Iterable[str]) -> int:
+def restrict(read: Iterable[str], write: Iterable[str], keep: Iterable[str] = ()) -> int:
     """Take everything else from this thread and those it starts; give the version that was used.
 
     Paths that are not there, or that this process may not open, are left out.
+
+    Args:
+        read: files, and directories with all that is beneath.
+        write: the same, also to be written to, and directories in which anything may be made but devices and pipes.
+        keep: directories in which plain files may be read, made, written, renamed and removed.
 
     Raises:
         OSError: the kernel has none, or refused.
@@ -89,7 +95,7 @@ def restrict(read: Iterable[str], write: Iterable[str]) -> int:
     attributes = ctypes.create_string_buffer(struct.pack("=QQQ", files, tcp, scopes)[:size], size)
     ruleset = kernel.call(calls.LANDLOCK[0], ctypes.addressof(attributes), size, 0)
     try:
-        for paths, rights in ((read, _READ), (write, _WRITE)):
+        for paths, rights in ((read, _READ), (write, _WRITE), (keep, _KEEP)):
             for path in paths:
                 _allow(ruleset, path, rights & files)
         kernel.call(calls.LANDLOCK[2], ruleset, 0)

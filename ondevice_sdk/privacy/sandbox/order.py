@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from . import confine, landlock, seccomp, trial
 
 
-def close(level: str, read: Sequence[str], private: str, hand_over: int | None) -> dict[str, object]:
+def close(
+    level: str, read: Sequence[str], private: str, hand_over: int | None, caches: Sequence[str] = ()
+) -> dict[str, object]:
     """Seal this process, which must have one thread only; what is lacking is told, not raised.
 
     Args:
@@ -17,6 +19,7 @@ def close(level: str, read: Sequence[str], private: str, hand_over: int | None) 
         read: paths that stay readable besides Python's own.
         private: the directory that stays writable.
         hand_over: the socket over which the app gets the kernel's reports; closed in any case.
+        caches: directories that outlive this process, in which it may keep plain files.
 
     Returns:
         What was done, for the app.
@@ -33,7 +36,7 @@ def close(level: str, read: Sequence[str], private: str, hand_over: int | None) 
         if level != "off":
             confine.no_core_file()
         if level == "strict":
-            _layers(account, [*read, *own_paths()], private)
+            _layers(account, [*read, *own_paths()], private, caches)
             filtered = seccomp.install(hand_over)
             account["told"], account["told_lack"] = filtered
     except (OSError, ValueError) as problem:  # ValueError: setrlimit
@@ -44,7 +47,7 @@ def close(level: str, read: Sequence[str], private: str, hand_over: int | None) 
     return account
 
 
-def _layers(account: dict[str, object], read: Sequence[str], private: str) -> None:
+def _layers(account: dict[str, object], read: Sequence[str], private: str, caches: Sequence[str]) -> None:
     try:
         confine.own_namespaces()
     except OSError as problem:
@@ -52,7 +55,7 @@ def _layers(account: dict[str, object], read: Sequence[str], private: str) -> No
     confine.no_capabilities()
     confine.no_new_privileges()
     try:
-        account["landlock"] = landlock.restrict([*landlock.SYSTEM, *read], [*landlock.NOWHERE, private])
+        account["landlock"] = landlock.restrict([*landlock.SYSTEM, *read], [*landlock.NOWHERE, private], caches)
     except OSError as problem:
         account["landlock_lack"] = str(problem)
 

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from ondevice_sdk.privacy.sandbox import calls, kernel
@@ -41,6 +41,16 @@ def no_json() -> float:
 
 def dies() -> None:
     os._exit(3)
+
+
+def dies_quoting(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+    os._exit(3)
+
+
+def steps(fractions: list[float]) -> Generator[float, None, str]:
+    yield from fractions
+    return "done"
 
 
 def read(path: str) -> str:

@@ -1,0 +1,60 @@
+"""How a backend is measured on a processor, so that the speed of any model can be told before it is downloaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrator:
+    """How to make models of any shape for a backend to be measured with, and what is measured.
+
+    `writer` is a function, as "module:function", that is called in a worker as `writer(path, shape, format)` and makes
+    a model file with random weights in that format, with a vocabulary that splits a text into its bytes.
+    """
+
+    writer: str
+    model_format: str  # of the files it makes, one of those that the backend reads
+    formats: tuple[str, ...]  # of weights, the most important first
+    library: str  # "llama.cpp 0.3.36": a new version is measured anew
+
+
+@dataclass(frozen=True, slots=True)
+class FormatRates:
+    """Seconds per weight of a matrix in one format, with a number of threads.
+
+    `decode_s` is for multiplying it with one row, where reading it from memory counts; `prompt_s` for each row of many,
+    where only the arithmetic does.
+    """
+
+    format: str
+    threads: int
+    decode_s: float
+    prompt_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Seconds that this processor takes with one library, measured; everything in seconds.
+
+    `pass_s` is for each forward pass whatever the model, `layer_s` for each of its layers, `vocabulary_s` for each
+    entry of the vocabulary at each token that is chosen; `attention_*_s` for each position that is looked at, per
+    layer and dimension of all heads together. `disturbance` is by how much the usual step took longer than the
+    undisturbed ones, which the figures are of: well over 1 where other programs ran meanwhile.
+    """
+
+    library: str
+    threads: int
+    rates: tuple[FormatRates, ...]
+    pass_s: float
+    layer_s: float
+    vocabulary_s: float
+    attention_decode_s: float
+    attention_prompt_s: float
+    disturbance: float
+    took_s: float = 0.0
+
+    def rate(self, kind: str, threads: int | None = None) -> FormatRates | None:
+        """The rates of a format, with the number of threads that models run with unless another is named."""
+        wanted = self.threads if threads is None else threads
+        return next((each for each in self.rates if each.format == kind and each.threads == wanted), None)
