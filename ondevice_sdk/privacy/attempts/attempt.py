@@ -12,6 +12,10 @@ from typing import Final, Literal
 Proof = Literal["claim", "contact", "content", "victim", "file", "object", "terminal"]
 Layer = Literal["seccomp", "landlock", "none"]
 
+# The one list of what gets through strict privacy and is documented as such (docs/explanation/privacy.md, "Existence"):
+# the kernel has no rule for looking up names. Whatever else gets through is an escape.
+KNOWN_GAPS: Final = frozenset({"access_secret", "disk_space", "process_lookup", "readlink_secret", "stat_secret"})
+
 
 class Untestable(Exception):
     """The attempt cannot be made on this machine; the message says why."""
@@ -72,7 +76,7 @@ class Attempt:
 
     `proof` is what shows that it worked: what the function claims, or better what the app's side saw (the token at a
     listener, a secret in what was returned, a change of the victim or of a file, an object, a typed key).
-    `layer` names the layer that has to stop it; "none": a known gap, reported as such.
+    `layer` names the layer that has to stop it; "none": it is one of `KNOWN_GAPS`, and reported as such.
     `full`: the control costs more than a moment or touches the machine (it may make the kernel load a module).
     """
 
@@ -99,7 +103,9 @@ class Group:
 
         def add(function: Function) -> Function:
             about = (function.__doc__ or "").strip().partition("\n")[0].rstrip(".")
-            self.attempts.append(Attempt(function.__name__, self.name, about, function, proof, layer, full))
+            name = function.__name__
+            stopped_by: Layer = "none" if name in KNOWN_GAPS else layer
+            self.attempts.append(Attempt(name, self.name, about, function, proof, stopped_by, full))
             return function
 
         return add

@@ -198,25 +198,25 @@ def read_attribute(reach: Reach) -> Outcome:
     return os.getxattr(reach.secret, "user.origin")
 
 
-@GROUP(layer="none")
+@GROUP()
 def stat_secret(reach: Reach) -> Outcome:
     """Whether a file exists, how large it is and when it changed."""
     return os.stat(reach.secret).st_size > 0
 
 
-@GROUP(layer="none")
+@GROUP()
 def access_secret(reach: Reach) -> Outcome:
     """Whether a file exists and could be read."""
     return os.access(reach.secret, os.R_OK)
 
 
-@GROUP("content", layer="none")
+@GROUP("content")
 def readlink_secret(reach: Reach) -> Outcome:
     """Where a symbolic link leads."""
     return os.readlink(reach.link)
 
 
-@GROUP(layer="none")
+@GROUP()
 def disk_space(reach: Reach) -> Outcome:
     """How full a disk is, by which files grow visibly."""
     return shutil.disk_usage(reach.outside).total > 0

@@ -204,7 +204,7 @@ def prlimit_high_bits(reach: Reach) -> Outcome:
     return None
 
 
-@GROUP(layer="none")
+@GROUP()
 def process_lookup(reach: Reach) -> Outcome:
     """Whether a process exists, and in which group it is."""
     return os.getpgid(reach.victim.pid) > 0
