@@ -91,7 +91,7 @@ def check_word(name: str, value: object, words: object) -> None:
     """
     allowed = get_args(words)
     if value not in allowed:
-        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r:.100}")
+        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, allowed))}")  # the value may be a text
 
 
 def check_count(name: str, value: object, least: int) -> None:

@@ -177,7 +177,7 @@ class Analysis(Generic[T]):
 
     output: T = field(repr=False)
     confidence: float | None = None
-    probabilities: Mapping[str, float] | None = None
+    probabilities: Mapping[str, float] | None = field(default=None, repr=False)  # would tell the output
     evidence: tuple[Span, ...] = ()
     warnings: tuple[str, ...] = ()
     usage: Usage = Usage()
@@ -293,7 +293,10 @@ class DeviceProfile:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A model, variant and backend that was weighed. Exactly one of `rank` (from 1) and `rejected` is set."""
+    """A model, variant and backend that was weighed. Exactly one of `rank` (from 1) and `rejected` is set.
+
+    The speeds are predicted: from a measurement of this device where `calibrated`, else roughly from its description.
+    """
 
     name: str
     variant: str
@@ -303,6 +306,7 @@ class Candidate:
     prefill_tokens_per_s: float
     decode_tokens_per_s: float
     installed: bool = False
+    calibrated: bool = False
     rank: int | None = None
     rejected: str | None = None
 

@@ -122,15 +122,14 @@ def language_name(language: str) -> str:
     if tag in _LANGUAGES:
         return _LANGUAGES[tag]
     if len(tag) <= 3 or len(language) > 40 or not all(part.isalpha() for part in language.split()):
-        raise ConfigurationError(
-            f"the language tag is not known: {language[:40]!a}", hint="give the English name, for example 'German'"
-        )
+        hint = "give the English name, for example 'German'"
+        raise ConfigurationError("the language tag is not known", hint=hint)  # without it: the value may be a text
     return language.strip()
 
 
 def _check_word(name: str, value: object, words: tuple[str, ...]) -> None:
     if value not in words:
-        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, words))}, not {value!r}")
+        raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, words))}")  # the value may be a text
 
 
 def _key_points(count: int) -> str:
