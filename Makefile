@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 export CI = true
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: help demo test fast lint types imports check bench clean
+.PHONY: help demo test fast lint types imports check bench nightly clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
@@ -36,9 +36,21 @@ imports: $(VENV)/.made
 
 check: lint types imports  ## lint, types, import contracts
 
-bench: $(VENV)/.made  ## import time, and decode speed of the client beside the bare library
+bench: $(VENV)/.made  ## what things cost here: about 25 minutes on a quiet machine
+	@$(BIN)/ondevice models pull smollm2-135m-instruct
 	@$(BIN)/python scripts/bench_import.py
-	@$(BIN)/python scripts/bench_decode.py
+	@$(BIN)/python scripts/bench_start.py
+	@$(BIN)/python scripts/bench_seal.py
+	@$(BIN)/python scripts/bench_cache.py
+	@$(BIN)/ondevice bench smollm2-135m-instruct
+	@$(BIN)/python scripts/check_predictions.py
+	@$(BIN)/python scripts/check_selection.py
+
+nightly: $(VENV)/.made  ## the long ones: 20,000 mutated models, the seal as four users, quality (ONDEVICE_EVAL_DATA)
+	@$(BIN)/ondevice models pull smollm2-135m-instruct
+	@$(BIN)/python -m pytest tests/fuzzing --fuzz-files 20000 --timeout 3600
+	@$(BIN)/python scripts/prove_seal.py
+	@if [ -n "$$ONDEVICE_EVAL_DATA" ]; then $(BIN)/ondevice evaluate --markdown; else echo "quality left out: ONDEVICE_EVAL_DATA is not set"; fi
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

@@ -17,7 +17,8 @@ from typing import Any, NoReturn, Self, TypeVar, cast, overload
 from typing_extensions import TypeForm, Unpack
 
 from ondevice_sdk import errors
-from ondevice_sdk.call import Call, Window, Work
+from ondevice_sdk.backends.calibration import Calibration
+from ondevice_sdk.call import Call, ProgressCallback, Window, Work
 from ondevice_sdk.chat import ChatHistory
 from ondevice_sdk.client import Client
 from ondevice_sdk.options import (
@@ -361,6 +362,12 @@ class AsyncClient:
     async def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
         """See `Client.explain`."""
         return await in_thread(lambda: self._client.explain(task, tokens))
+
+    async def calibrate(
+        self, *, again: bool = False, on_progress: ProgressCallback | None = None
+    ) -> tuple[Calibration, ...]:
+        """See `Client.calibrate`; `on_progress` is called on another thread."""
+        return await in_thread(lambda: self._client.calibrate(again=again, on_progress=on_progress))
 
     async def privacy_report(self) -> PrivacyReport:
         """See `Client.privacy_report`."""

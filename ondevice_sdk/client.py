@@ -14,7 +14,9 @@ from typing_extensions import TypeForm, Unpack
 
 from ondevice_sdk import errors
 from ondevice_sdk._version import __version__
+from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.call import Call, ProgressCallback, Window, run, run_window
+from ondevice_sdk.chooser import Chooser, Settings
 from ondevice_sdk.options import (
     AnalyseManyOptions,
     AnalyseOptions,
@@ -29,7 +31,7 @@ from ondevice_sdk.options import (
     check_word,
     takes,
 )
-from ondevice_sdk.pipeline import Pipeline, Settings
+from ondevice_sdk.pipeline import Pipeline
 from ondevice_sdk.stream import Stream
 from ondevice_sdk.tasks.analyse import analyse as analyse_flow
 from ondevice_sdk.tasks.counting import count_tokens as count_tokens_flow
@@ -137,7 +139,7 @@ class Client:
             keep_alive=keep_alive,
             worker_command=None if worker_command is None else tuple(worker_command),
         )
-        self._pipeline = Pipeline(settings, store=store, device=device, specs=specs, on_load=on_load)
+        self._pipeline = Pipeline(Chooser(settings, store, device, specs), on_load)
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -331,7 +333,7 @@ class Client:
         """Whether a task can run now, could after a download, or not at all, with the reasons."""
         self._pipeline.check_open()
         check_word("task", task, TaskName)
-        return self._pipeline.availability(task)
+        return self._pipeline.chooser.availability(task)
 
     def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
         """Every model weighed for this device, with figures and reasons; works with no model installed."""
@@ -340,7 +342,18 @@ class Client:
             check_word("task", task, TaskName)
         if tokens is not None:
             check_count("tokens", tokens, 0)
-        return self._pipeline.explain(task, tokens)
+        return self._pipeline.chooser.explain(task, tokens)
+
+    def calibrate(self, *, again: bool = False, on_progress: ProgressCallback | None = None) -> tuple[Calibration, ...]:
+        """Measure how fast this device computes, some seconds for each backend; kept, and not done twice.
+
+        From then on the speeds that `explain` shows, and the choice of int4 or int8, stand on these figures.
+
+        Raises:
+            LoadFailed, WorkerCrashed: the measuring failed. StoreError: the figures cannot be kept.
+        """
+        self._pipeline.check_open()
+        return self._pipeline.chooser.calibrate(again=again, on_progress=on_progress)
 
     def privacy_report(self) -> PrivacyReport:
         """What protects the text in this client's worker, proved there. Loads the model."""

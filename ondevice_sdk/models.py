@@ -36,9 +36,9 @@ ChooseVariant = Callable[[ModelSpec], str]
 
 def best_variant(spec: ModelSpec) -> str:
     """The variant that suits this device best, of those whose file somebody has checked, if there are any."""
-    from ondevice_sdk.pipeline import Pipeline, Settings
+    from ondevice_sdk.chooser import Chooser, Settings
 
-    fitting = [each for each in Pipeline(Settings(model=spec.name), specs=(spec,)).explain().candidates if each.rank]
+    fitting = [each for each in Chooser(Settings(model=spec.name), specs=(spec,)).explain().candidates if each.rank]
     checked = [each for each in fitting if spec.variant(each.variant).checked]
     return next((each.variant for each in [*checked, *fitting]), spec.variants[0].name)
 

@@ -66,9 +66,12 @@ def test_a_named_model_that_is_not_here(store: Store, roomy: DeviceProfile) -> N
 def test_a_file_is_weighed_by_its_header(model_path: Path, store: Store, roomy: DeviceProfile) -> None:
     with Client(model_path, store=store, device=roomy) as ai:
         assert ai._pipeline.resolve().context_tokens == 8192
-    tight = replace(roomy, memory_available_bytes=450_000_000)
+    tight = replace(roomy, memory_available_bytes=380_000_000)
     with Client(model_path, store=store, device=tight) as ai:
         assert ai._pipeline.resolve().context_tokens in (2048, 4096)  # less room for the KV cache, but it runs
+    with Client(model_path, store=store, device=tight, context=8192) as ai:
+        assert ai._pipeline.resolve().options.kv_type == "q8_0"  # insisted on, it is had with fewer bits
+    tight = replace(roomy, memory_available_bytes=280_000_000)
     with (
         Client(model_path, store=store, device=tight, context=8192) as ai,
         pytest.raises(errors.NoModelFits, match=r"needs 0\.\d\d GB, 0\.\d\d GB can be used"),

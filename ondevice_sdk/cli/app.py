@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal, Optional, cast
 import typer
 
 from ondevice_sdk import Client, __version__, errors
-from ondevice_sdk.cli import doctor, output
+from ondevice_sdk.cli import bench, doctor, evaluate, output, perplexity
 from ondevice_sdk.cli import models as model_commands
+from ondevice_sdk.cli.calibrate import calibrate as calibrate_command
+from ondevice_sdk.cli.calibrate import measure_device
 from ondevice_sdk.types import Length, Prefer, PrivacyLevel, Style, TaskName
 
 app = typer.Typer(
@@ -22,7 +24,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(model_commands.app, name="models")
+app.command()(calibrate_command)
 app.command()(doctor.doctor)
+app.command()(bench.bench)
+app.command()(evaluate.evaluate)
+app.command()(perplexity.perplexity)
 
 
 Text = Annotated[str, typer.Argument(metavar="FILE", help="A text file, or - for standard input.")]
@@ -229,11 +235,14 @@ def explain(
     task: Annotated[Optional[TaskName], typer.Option(help="For which task.")] = None,  # noqa: UP045
     tokens: Annotated[Optional[int], typer.Option(help="Tokens of the input.")] = None,  # noqa: UP045
     prefer: Annotated[Prefer, typer.Option(help="What matters.")] = "balanced",
+    calibrate: Annotated[bool, typer.Option(help="Measure this device first if that was never done.")] = True,
     model: Model = None,
     as_json: Json = False,
 ) -> None:
     """Show which model, variant and backend fit this device, and why the others do not."""
-    with Client(model, privacy="off", prefer=prefer) as ai:  # nothing is loaded, so nothing to protect
+    with Client(model, privacy="off", prefer=prefer) as ai:  # no text is at hand, so nothing to protect
+        if calibrate:
+            measure_device(ai, again=False)
         selection = ai.explain(task, tokens)
     if as_json:
         output.show_json(selection)

@@ -103,7 +103,9 @@ def selection_table(selection: Selection) -> Table:
             candidate.backend,
             size(candidate.memory_bytes),
             f"{candidate.ttft_s:.1f} s" if candidate.decode_tokens_per_s else "",
-            f"{candidate.decode_tokens_per_s:.0f} tok/s" if candidate.decode_tokens_per_s else "",
+            f"{'' if candidate.calibrated else '~'}{candidate.decode_tokens_per_s:.0f} tok/s"
+            if candidate.decode_tokens_per_s
+            else "",
             "yes" if candidate.installed else "",
             candidate.rejected or "",
         )

@@ -1,13 +1,7 @@
 """Which model, precision and backend fit this device and this need, with the reasons. Pure."""
 
-from ondevice_sdk.selection.choose import (
-    Plan,
-    choose_installed,
-    no_model_fits,
-    plan,
-    select,
-    usable_memory,
-)
+from ondevice_sdk.selection.choose import choose_installed, no_model_fits, select
+from ondevice_sdk.selection.memory import Plan, plan, usable_memory
 from ondevice_sdk.selection.need import BackendOffer, Estimate, Need
 from ondevice_sdk.selection.record import record, replay
 

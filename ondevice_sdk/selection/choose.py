@@ -8,21 +8,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from ondevice_sdk.backends.api import Footprint, LoadOptions
 from ondevice_sdk.catalogue.spec import ModelSpec, Variant
 from ondevice_sdk.errors import NoModelFits
 from ondevice_sdk.selection import score as scoring
 from ondevice_sdk.selection import speed
+from ondevice_sdk.selection.memory import Plan, plan, usable_memory
 from ondevice_sdk.selection.need import BackendOffer, Need
 from ondevice_sdk.types import Candidate, DeviceProfile, Prefer, Selection
 
-WORKER_BYTES = 150_000_000  # the worker process with its libraries, before any weights
-LEAST_MARGIN = 40_000_000  # bytes of the available memory that are never planned with,
-MARGIN_SHARE = 0.1  # or this share of it where that is more
 LEAST_DECODE = 4.0  # tokens/s, about as fast as people read; below it a model is not offered unless asked for
-CONTEXTS = (8192, 4096)  # tokens; the first that fits is used where the app asks for no particular one
 
 _WHY: dict[Prefer, str] = {
     "quality": "the best quality",
@@ -31,20 +26,6 @@ _WHY: dict[Prefer, str] = {
     "memory": "the least memory for what it can do",
     "battery": "the least energy for what it can do",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The context to load a model with, and the memory that it then takes: the footprint and the worker."""
-
-    context_tokens: int
-    footprint: Footprint
-    fits: bool
-
-    @property
-    def memory_bytes(self) -> int:
-        """All of it."""
-        return self.footprint.total + WORKER_BYTES
 
 
 def select(
@@ -71,34 +52,6 @@ def select(
 def choose_installed(selection: Selection) -> Candidate | None:
     """The best candidate that is on this disk."""
     return next((each for each in selection.candidates if each.rank is not None and each.installed), None)
-
-
-def plan(device: DeviceProfile, spec: ModelSpec, variant: Variant, offer: BackendOffer, need: Need) -> Plan:
-    """How to load a model: with the context that the app asked for, else the largest of a few that fits.
-
-    Where memory is preferred to be saved, the context is no larger than the task requires.
-    The plan with the required context is given, with `fits` false, where not even that fits.
-    """
-    shape = spec.shape
-    required = need.required_context
-    if need.context is None and need.tokens is None:
-        required = min(required, shape.context_tokens)
-    roomy = [each for each in CONTEXTS if required < each <= shape.context_tokens]
-    if need.context is not None or need.prefer == "memory":
-        roomy = []
-    usable = usable_memory(device)
-    for context in (*roomy, required):
-        footprint = offer.estimate(shape, variant.size(shape), LoadOptions(context_tokens=context))
-        made = Plan(context, footprint, footprint.total + WORKER_BYTES <= usable)
-        if made.fits:
-            break
-    return made
-
-
-def usable_memory(device: DeviceProfile) -> int:
-    """Bytes that may be planned with: what is available now, less a margin for everybody else."""
-    available = device.memory_available_bytes
-    return max(0, available - max(LEAST_MARGIN, int(available * MARGIN_SHARE)))
 
 
 def no_model_fits(selection: Selection) -> NoModelFits:
@@ -136,25 +89,24 @@ def _weigh(
     """A candidate without its rank, and its score."""
     shape, weights = spec.shape, variant.size(spec.shape)
     planned = plan(device, spec, variant, offer, need)
-    prefill = speed.prefill_tokens_per_s(device, shape, variant, need.prompt_tokens)
-    decode = speed.decode_tokens_per_s(device, shape, variant, weights, need.prompt_tokens)
-    ttft = need.prompt_tokens / prefill + 1.0 / decode
+    expected = speed.predict(device, shape, variant, need.prompt_tokens, offer.calibration)
     usable = usable_memory(device)
     candidate = Candidate(
         name=spec.name,
         variant=variant.name,
         backend=offer.name,
         memory_bytes=planned.memory_bytes,
-        ttft_s=_three_digits(ttft),
-        prefill_tokens_per_s=_three_digits(prefill),
-        decode_tokens_per_s=_three_digits(decode),
+        ttft_s=_three_digits(expected.ttft_s),
+        prefill_tokens_per_s=_three_digits(expected.prefill_tokens_per_s),
+        decode_tokens_per_s=_three_digits(expected.decode_tokens_per_s),
         installed=installed,
-        rejected=_objection(spec, variant, offer, need, planned, usable, decode),
+        calibrated=expected.calibrated,
+        rejected=_objection(spec, variant, offer, need, planned, usable, expected.decode_tokens_per_s),
     )
     total = scoring.score(
         need.prefer,
         quality=scoring.effective_quality(spec, variant),
-        answer_seconds=ttft + scoring.TYPICAL_ANSWER / decode,
+        answer_seconds=expected.ttft_s + scoring.TYPICAL_ANSWER / expected.decode_tokens_per_s,
         memory_bytes=planned.memory_bytes,
         bytes_per_token=speed.bytes_per_token(shape, weights, need.prompt_tokens),
     )
@@ -169,8 +121,9 @@ def _objection(
         return f"backend not usable: {offer.reason or 'no reason given'}"
     if variant.format not in offer.formats:
         return f"format {variant.format} is not among those of {offer.name}: {', '.join(sorted(offer.formats))}"
-    if planned.context_tokens > spec.shape.context_tokens:
-        return f"context {spec.shape.context_tokens} < {planned.context_tokens} needed"
+    wanted = planned.options.context_tokens or 0
+    if wanted > spec.shape.context_tokens:
+        return f"context {spec.shape.context_tokens} < {wanted} needed"
     if not planned.fits:
         return f"needs {_size(planned.memory_bytes)}, {_size(usable)} can be used"
     if need.model is not None:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeAlias, get_args
 
-from ondevice_sdk.backends.api import Footprint, LoadOptions
+from ondevice_sdk.backends.api import Footprint, KvType, LoadOptions
+from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.types import ModelShape, Prefer, TaskName
 
@@ -66,4 +67,6 @@ class BackendOffer:
     usable: bool
     reason: str = ""  # why it is not usable
     hint: str = ""  # what to do about it
+    kv_types: tuple[KvType, ...] = ("f16",)
+    calibration: Calibration | None = None  # what was measured here with it; None: speeds are guessed
     estimate: Estimate = field(kw_only=True, compare=False, repr=False)

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ondevice_sdk.backends.api import KvType
+from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.catalogue.plain import build
 from ondevice_sdk.catalogue.spec import ModelSpec
 from ondevice_sdk.errors import ConfigurationError
@@ -22,6 +24,8 @@ class _Offer:
     formats: tuple[str, ...]
     usable: bool
     reason: str
+    kv_types: tuple[KvType, ...] = ("f16",)
+    calibration: Calibration | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +52,10 @@ def record(
     need: Need,
 ) -> dict[str, Any]:
     """The inputs of `select` as values that `json.dumps` takes. They hold no text of the user's."""
-    offers = tuple(_Offer(each.name, tuple(sorted(each.formats)), each.usable, each.reason) for each in backends)
+    offers = tuple(
+        _Offer(each.name, tuple(sorted(each.formats)), each.usable, each.reason, each.kv_types, each.calibration)
+        for each in backends
+    )
     on_disk = tuple(_Installed(*each) for each in sorted(installed))
     return dataclasses.asdict(_Record(FORMAT, device, tuple(specs), offers, on_disk, need))
 
@@ -65,7 +72,15 @@ def replay(recorded: object, estimates: Mapping[str, Estimate]) -> Selection:
     if missing := sorted({each.name for each in data.backends} - set(estimates)):
         raise ConfigurationError(f"record: no memory prediction for the backend {missing[0]!r}")
     offers = [
-        BackendOffer(each.name, frozenset(each.formats), each.usable, each.reason, estimate=estimates[each.name])
+        BackendOffer(
+            each.name,
+            frozenset(each.formats),
+            each.usable,
+            each.reason,
+            kv_types=each.kv_types,
+            calibration=each.calibration,
+            estimate=estimates[each.name],
+        )
         for each in data.backends
     ]
     installed = frozenset((each.name, each.variant) for each in data.installed)

@@ -1,4 +1,4 @@
-"""Predictions of speed from the device profile: rough, for ranking, until something better was measured.
+"""Predictions of speed: from what was measured on this device, else roughly from its description, for ranking.
 
 Decoding one token reads all weights and the keys and values so far once, so that memory bandwidth bounds it; prefill
 works on many tokens at a time, so that arithmetic bounds it (the roofline model: Williams, Waterman, Patterson, CACM
@@ -9,7 +9,11 @@ what was measured, elsewhere they may be off by more.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.catalogue.spec import Variant
+from ondevice_sdk.selection import calibrated
 from ondevice_sdk.types import DeviceProfile, ModelShape
 
 # Share of the read bandwidth that decoding reaches; measured for Q8_0 and Q4_0.
@@ -37,6 +41,31 @@ _OTHER_GIGAOPS = 4.0
 # Q4_K_M is put between, as newer kernels interleave its blocks.
 _LAYOUT_FACTOR = {"Q4_0": 1.3, "Q8_0": 1.0, "Q4_K_M": 0.8}
 _OTHER_LAYOUT = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What is expected of one sequence after a prompt; `calibrated` says that it comes from a measurement."""
+
+    prefill_tokens_per_s: float
+    decode_tokens_per_s: float
+    ttft_s: float
+    calibrated: bool
+
+
+def predict(
+    device: DeviceProfile, shape: ModelShape, variant: Variant, prompt_tokens: int, calibration: Calibration | None
+) -> Speed:
+    """The speed of a variant with a prompt of this length."""
+    if calibration is not None:
+        work = calibrated.work(shape, variant.quantisation)
+        prompt = calibrated.prefill_s(calibration, work, prompt_tokens)
+        token = calibrated.decode_s(calibration, work, prompt_tokens)
+        if prompt is not None and token is not None:
+            return Speed(max(1, prompt_tokens) / prompt, 1.0 / token, prompt + token, calibrated=True)
+    prefill = prefill_tokens_per_s(device, shape, variant, prompt_tokens)
+    decode = decode_tokens_per_s(device, shape, variant, variant.size(shape), prompt_tokens)
+    return Speed(prefill, decode, prompt_tokens / prefill + 1.0 / decode, calibrated=False)
 
 
 def decode_tokens_per_s(

@@ -14,7 +14,10 @@ GB = 1000 * MB
 def estimate(shape: ModelShape, weights_bytes: int, options: LoadOptions) -> Footprint:
     """Weights, a 16-bit KV cache, and a little work space: the arithmetic that backends do."""
     context = options.context_tokens or shape.context_tokens
-    return Footprint(weights_bytes, shape.kv_bytes_per_token() * context, 20 * MB + 4 * 64 * shape.vocabulary)
+    cache = shape.kv_bytes_per_token() * context
+    if options.kv_type == "q8_0":
+        cache = cache * 17 // 32
+    return Footprint(weights_bytes, cache, 20 * MB + 4 * 64 * shape.vocabulary)
 
 
 def offer(name: str = "llama_cpp", *, usable: bool = True, reason: str = "", form: str = "gguf") -> BackendOffer:

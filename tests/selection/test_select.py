@@ -8,7 +8,16 @@ import pytest
 
 from ondevice_sdk import catalogue
 from ondevice_sdk.errors import ConfigurationError
-from ondevice_sdk.selection import BackendOffer, Need, choose_installed, no_model_fits, plan, select, usable_memory
+from ondevice_sdk.selection import (
+    BackendOffer,
+    Need,
+    Plan,
+    choose_installed,
+    no_model_fits,
+    plan,
+    select,
+    usable_memory,
+)
 from ondevice_sdk.types import Candidate, DeviceProfile, Prefer, Selection
 
 from .support import GB, MB, device, offer, spec
@@ -72,7 +81,7 @@ def test_quality_takes_int8_where_it_fits_and_int4_where_memory_is_tight() -> No
     assert chosen(device(available=12 * GB), need) == "llama-3.2-1b-instruct:int8"
     tight = device(available=1400 * MB)
     assert chosen(tight, need) == "llama-3.2-1b-instruct:int4"
-    assert rejection(choose(tight, need), "llama-3.2-1b-instruct", "int8") == "needs 1.6 GB, 1.3 GB can be used"
+    assert rejection(choose(tight, need), "llama-3.2-1b-instruct", "int8") == "needs 1.5 GB, 1.3 GB can be used"
 
 
 def test_preferences_lead_to_sensible_choices() -> None:
@@ -124,17 +133,38 @@ def test_the_context_planned_is_the_largest_that_fits() -> None:
     model = spec("m", 100 * MB, 0.5)  # 24,576 bytes of cache for a token
 
     def context(available: int, need: Need) -> int:
-        return plan(device(available=available), model, model.variant("int4"), offer(), need).context_tokens
+        return (
+            plan(device(available=available), model, model.variant("int4"), offer(), need).options.context_tokens or 0
+        )
 
     assert context(2 * GB, Need()) == 8192
     assert context(420 * MB, Need()) == 4096
-    assert context(370 * MB, Need()) == 2048
+    assert context(300 * MB, Need()) == 2048
     assert context(2 * GB, Need(context=3000)) == 3000
     assert context(2 * GB, Need(prefer="memory")) == 2048
     assert context(2 * GB, Need(task="generate", tokens=5000)) == 8192
     assert context(420 * MB, Need(task="generate", tokens=2000)) == 4096
+    assert context(300 * MB, Need(context=4096)) == 4096  # does not fit, and says so
     small = dataclasses.replace(model, shape=dataclasses.replace(model.shape, context_tokens=1024))
-    assert plan(device(), small, small.variant("int4"), offer(), Need()).context_tokens == 1024
+    assert plan(device(), small, small.variant("int4"), offer(), Need()).options.context_tokens == 1024
+
+
+def test_a_cache_of_fewer_bits_is_the_last_resort() -> None:
+    model = spec("m", 100 * MB, 0.5)
+    exact = offer()
+    both = dataclasses.replace(exact, kv_types=("f16", "q8_0"))
+
+    def made(available: int, backend: BackendOffer, context: int | None = None) -> Plan:
+        return plan(device(available=available), model, model.variant("int4"), backend, Need(context=context))
+
+    assert made(2 * GB, both, 8192).options.kv_type == "f16"
+    assert not made(400 * MB, exact, 8192).fits
+    assert made(400 * MB, both, 8192).fits
+    assert made(400 * MB, both, 8192).options.kv_type == "q8_0"
+    assert made(400 * MB, both).options.kv_type == "f16"  # a shorter context comes first
+    refused = made(100 * MB, both, 8192)
+    assert not refused.fits
+    assert refused.options.kv_type == "f16"
 
 
 def test_memory_shown_is_the_memory_planned() -> None:

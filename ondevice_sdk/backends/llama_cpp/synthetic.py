@@ -64,7 +64,7 @@ def write(
         try:
             with contextlib.closing(gguf.GGUFWriter(temporary, "llama")) as writer:  # also when it is interrupted
                 _describe(writer, shape, _file_type(quantisation))
-                units = {kind: _unit(kind, seed) for kind in {tensor.format for tensor in tensors} - {"F32"}}
+                units = {kind: _unit(kind, seed) for kind in {tensor.format for tensor in tensors if tensor.rows > 1}}
                 for tensor in tensors:
                     values, size = layout.BLOCKS[tensor.format]
                     row = tensor.columns // values * size
@@ -103,9 +103,10 @@ def _dtype(tensor: layout.Tensor) -> Any:
 def _data(tensor: layout.Tensor, units: dict[str, NDArray[np.uint8]]) -> NDArray[Any]:
     import numpy as np
 
-    if tensor.format == "F32":
+    if tensor.rows == 1:  # the weights of a norm
         return np.ones(tensor.values, np.float32)
-    return np.resize(units[tensor.format], tensor.size)
+    data = np.resize(units[tensor.format], tensor.size)
+    return data.view(np.float32) if tensor.format == "F32" else data
 
 
 def _unit(kind: str, seed: int) -> NDArray[np.uint8]:
@@ -121,7 +122,8 @@ def _unit(kind: str, seed: int) -> NDArray[np.uint8]:
             blocks[:, start : start + 2] = np.array([scale], np.float16).view(np.uint8)
         return blocks.reshape(-1)
     weights = draw.normal(0.0, _DEVIATION, (_UNIT // 1024, 1024)).astype(np.float32)
-    data: NDArray[np.uint8] = gguf.quants.quantize(weights, gguf.GGMLQuantizationType[kind]).view(np.uint8).reshape(-1)
+    packed = weights if kind == "F32" else gguf.quants.quantize(weights, gguf.GGMLQuantizationType[kind])
+    data: NDArray[np.uint8] = packed.view(np.uint8).reshape(-1)
     return data
 
 

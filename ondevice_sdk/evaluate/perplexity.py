@@ -1,0 +1,357 @@
+"""How well a model predicts a text, and how far a variant strays from the model it was made of.
+
+Everything is computed in one worker, sealed as those that serve clients; it gives back sums for each window of text, of
+which the intervals are made here. The text reaches the worker over the pipe and no disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeGuard, cast
+
+from ondevice_sdk.backends.api import ErrorInfo, Footprint, LoadOptions
+from ondevice_sdk.catalogue import gguf
+from ondevice_sdk.chooser import Chooser, Chosen, Settings
+from ondevice_sdk.errors import ConfigurationError, NoModelFits, WorkerCrashed
+from ondevice_sdk.evaluate import logits
+from ondevice_sdk.evaluate.logits import LEAST_WINDOWS, WindowSums
+from ondevice_sdk.evaluate.report import Baseline, Row, model_name
+from ondevice_sdk.intervals import Interval, bootstrap
+from ondevice_sdk.runtime import protocol
+from ondevice_sdk.runtime.probe_worker import run_in_worker
+from ondevice_sdk.runtime.wire import ProtocolError
+from ondevice_sdk.selection import usable_memory
+from ondevice_sdk.store import Store
+from ondevice_sdk.types import DeviceProfile, JsonValue, ModelInfo, PrivacyLevel, Progress
+
+__all__ = ["Comparison", "Perplexity", "divergence", "perplexity", "rows"]
+
+TOKENS: Final = 8192
+WINDOW: Final = 512
+LEAST_WINDOW: Final = 16
+# A character takes at most 14 bytes in a message to a worker (one outside of Unicode's first plane, escaped twice): so
+# many of them always fit into one.
+MOST_TOKENS: Final = 32_768
+_CHARACTERS_PER_TOKEN: Final = 8  # no more are sent for each token that is wanted; English has between 4 and 5
+_SILENCE_S: Final = 900.0  # for loading the models, and for one window
+_MOST_NLL: Final = 700.0  # nats a token: of more there is no exponential
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """How well a model predicts a text; the intervals are drawn from windows.
+
+    Attributes:
+        model: what was measured.
+        tokens: how many were scored, over all windows.
+        windows: how many windows of `window` tokens were read; the second half of each was scored.
+        window: tokens of one.
+        perplexity: the exponential of the mean negative log-likelihood of a token; lower is better. Only figures of
+            models with the same vocabulary can be compared.
+        seconds: that it took, with loading.
+    """
+
+    model: ModelInfo
+    tokens: int
+    windows: int
+    window: int
+    perplexity: Interval
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """How far a model strays from its source on a text; the intervals are drawn from windows, paired.
+
+    Attributes:
+        model: the variant.
+        source: what it was made of, or the most exact variant there is.
+        tokens: how many were scored, over all windows.
+        windows: how many windows of `window` tokens were read; the second half of each was scored.
+        window: tokens of one.
+        perplexity: of the model.
+        source_perplexity: of the source, on the same tokens.
+        perplexity_ratio: the model's by the source's; 1 is no loss.
+        kl: mean over the tokens of KL(source || model) over the whole vocabulary, in nats; 0 is no difference.
+        top1_agreement: share of the tokens at which both find the same token most likely.
+        seconds: that it took, with loading.
+    """
+
+    model: ModelInfo
+    source: ModelInfo
+    tokens: int
+    windows: int
+    window: int
+    perplexity: Interval
+    source_perplexity: Interval
+    perplexity_ratio: Interval
+    kl: Interval
+    top1_agreement: Interval
+    seconds: float
+
+
+def rows(result: Perplexity | Comparison, name: str) -> tuple[Row, ...]:
+    """A result as rows of a report; a row counts windows, and the source stands where a trivial rule would.
+
+    Args:
+        result: of `perplexity` or `divergence`.
+        name: of the text.
+    """
+
+    def row(metric: str, value: Interval, better: str, trivial: Baseline | None = None) -> Row:
+        return Row(name, "perplexity", metric, result.windows, value, trivial=trivial, better=better, note=note)
+
+    note = f"{result.tokens} tokens scored in {result.windows} windows of {result.window}"
+    if isinstance(result, Perplexity):
+        return (row("perplexity", result.perplexity, "lower"),)
+    note += f", against {model_name(result.source)}"
+    return (
+        row("perplexity", result.perplexity, "lower", Baseline("source", result.source_perplexity)),
+        row("perplexity / source's", result.perplexity_ratio, "lower"),
+        row("KL(source || model), nats/token", result.kl, "lower"),
+        row("same most likely token, share", result.top1_agreement, "higher"),
+    )
+
+
+def perplexity(
+    model: str,
+    texts: str | Sequence[str],
+    *,
+    tokens: int = TOKENS,
+    window: int = WINDOW,
+    privacy: PrivacyLevel = "strict",
+    store: Store | None = None,
+    device: DeviceProfile | None = None,
+    worker_command: Sequence[str] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Perplexity:
+    """Measure how well a model predicts texts, which are read as one with blank lines between.
+
+    Args:
+        model: a catalogue name, a name with variant, or a path.
+        texts: what to predict.
+        tokens: most tokens that are read; up to 32768, of which half are scored.
+        window: tokens that are read with one context. Windows know nothing of each other.
+        privacy: of the worker.
+        store: where models lie; the user's own by default.
+        device: this machine, where it is known.
+        worker_command: the command that starts a Python.
+        on_progress: called on this thread.
+
+    Raises:
+        ConfigurationError: the texts are too short, or a number is out of range. NoModelFits: it needs more memory than
+        there is. ModelNotInstalled, ModelCorrupt, ModelUnsupported, BackendUnavailable, LoadFailed. InputTooLong: the
+        window is larger than the model's context. Unsupported: the backend gives no logits. GenerationFailed: the
+        logits are not finite. PrivacyUnavailable. WorkerCrashed.
+    """
+    run = _Run(tokens, window, privacy, store, device, worker_command, on_progress)
+    started = time.monotonic()
+    (chosen,), windows = run.measure([model], texts)
+    return Perplexity(
+        model=chosen.info,
+        tokens=sum(each.tokens for each in windows),
+        windows=len(windows),
+        window=window,
+        perplexity=bootstrap(windows, _perplexity),
+        seconds=time.monotonic() - started,
+    )
+
+
+def divergence(
+    model: str,
+    source: str,
+    texts: str | Sequence[str],
+    *,
+    tokens: int = TOKENS,
+    window: int = WINDOW,
+    privacy: PrivacyLevel = "strict",
+    store: Store | None = None,
+    device: DeviceProfile | None = None,
+    worker_command: Sequence[str] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Comparison:
+    """Measure how far a model strays from its source on texts. Both are loaded at a time.
+
+    Arguments and errors are those of `perplexity`; besides it raises ConfigurationError where the two have different
+    vocabularies. `source` names what to compare with, as `model` does.
+    """
+    run = _Run(tokens, window, privacy, store, device, worker_command, on_progress)
+    started = time.monotonic()
+    (chosen, given), windows = run.measure([model, source], texts)
+    return Comparison(
+        model=chosen.info,
+        source=given.info,
+        tokens=sum(each.tokens for each in windows),
+        windows=len(windows),
+        window=window,
+        perplexity=bootstrap(windows, _perplexity),
+        source_perplexity=bootstrap(windows, lambda drawn: _exponential(_mean(drawn, lambda each: each.source_nll))),
+        perplexity_ratio=bootstrap(
+            windows, lambda drawn: _exponential(_mean(drawn, lambda each: each.nll - each.source_nll))
+        ),
+        kl=bootstrap(windows, lambda drawn: _mean(drawn, lambda each: each.kl)),
+        top1_agreement=bootstrap(windows, lambda drawn: _mean(drawn, lambda each: each.agreed)),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _perplexity(drawn: Sequence[WindowSums]) -> float:
+    return _exponential(_mean(drawn, lambda each: each.nll))
+
+
+def _mean(drawn: Sequence[WindowSums], value: Callable[[WindowSums], float]) -> float:
+    """Mean over tokens: the ratio of the sums over windows."""
+    return sum(map(value, drawn)) / sum(each.tokens for each in drawn)
+
+
+def _exponential(nll: float) -> float:
+    return math.exp(nll) if nll < _MOST_NLL else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One call of `perplexity` or `divergence`: from names to the sums of windows."""
+
+    tokens: int
+    window: int
+    privacy: PrivacyLevel
+    store: Store | None
+    device: DeviceProfile | None
+    worker_command: Sequence[str] | None
+    on_progress: Callable[[Progress], None] | None
+
+    def measure(self, names: Sequence[str], texts: str | Sequence[str]) -> tuple[list[Chosen], list[WindowSums]]:
+        """The models, and what they think of the text; the second, if there is one, is the source."""
+        self._check()
+        device = self.device or _detect()
+        settings = Settings(privacy=self.privacy, context=self.window)
+        chosen = [Chooser(dataclasses.replace(settings, model=name), self.store, device).resolve() for name in names]
+        self._check_memory(chosen, device)
+        arguments: dict[str, JsonValue] = {
+            "model": _to_load(chosen[0]),
+            "source": _to_load(chosen[1]) if len(chosen) > 1 else None,
+            "text": joined(texts, self.tokens * _CHARACTERS_PER_TOKEN),
+            "tokens": self.tokens,
+            "window": self.window,
+            "threads": max(1, min(device.physical_cores, device.usable_cores)),
+        }
+        returned = run_in_worker(
+            logits.ENTRY,
+            privacy=self.privacy,
+            arguments=arguments,
+            read=[path for each in chosen for path in (each.model.path, *each.model.files)],
+            timeout_s=_SILENCE_S,
+            worker_command=self.worker_command,
+            on_progress=self._report,
+        )
+        return chosen, read_answer(returned.value, self.window, self.tokens // self.window)
+
+    def _check(self) -> None:
+        if self.window < LEAST_WINDOW:
+            raise ConfigurationError(f"window must be at least {LEAST_WINDOW} tokens")
+        if not LEAST_WINDOWS * self.window <= self.tokens <= MOST_TOKENS:
+            raise ConfigurationError(
+                f"tokens must be between {LEAST_WINDOWS} windows of {self.window} and {MOST_TOKENS}",
+                hint=f"{TOKENS} give a good interval",
+            )
+
+    def _check_memory(self, chosen: Sequence[Chosen], device: DeviceProfile) -> None:
+        """Refuse what would not fit together; each alone was weighed when it was resolved."""
+        needed = sum(self._bytes(each) for each in chosen)  # in one worker: the process is counted more than once
+        room = usable_memory(device)
+        if needed > room:
+            names = " and ".join(f"{each.model.name}:{each.model.variant}" for each in chosen)
+            reason = f"needs {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB can be used"
+            raise NoModelFits(f"{names} {reason}", rejections={names: reason}, hint="compare smaller variants")
+
+    def _bytes(self, chosen: Chosen) -> int:
+        from ondevice_sdk.backends import registry
+
+        size = sum(Path(name).stat().st_size for name in chosen.model.files or (chosen.model.path,))
+        shape = gguf.read_header(chosen.model.path).shape if chosen.model.format == "gguf" else None
+        if shape is None:
+            return Footprint(size, 0, 0).total
+        options = LoadOptions(context_tokens=self.window, max_sequences=1, batch_tokens=self.window)
+        footprint = registry.installed()[chosen.backend].create().estimate(shape, size, options)
+        return footprint.total + logits.working_bytes(shape.vocabulary)
+
+    def _report(self, fraction: float) -> None:
+        if self.on_progress is not None:
+            self.on_progress(Progress("reading", round(100 * fraction), 100, "percent"))
+
+
+def _detect() -> DeviceProfile:
+    from ondevice_sdk.device import detect
+
+    return detect()
+
+
+def _to_load(chosen: Chosen) -> JsonValue:
+    model = dataclasses.asdict(chosen.model)
+    return {"entry": chosen.entry, "model": {**model, "files": list(chosen.model.files)}}
+
+
+def joined(texts: str | Sequence[str], most: int) -> str:
+    """The texts as one with blank lines between, up to `most` characters."""
+    if isinstance(texts, str):
+        return texts[:most]
+    pieces: list[str] = []
+    for text in texts:
+        if most <= 0:
+            break
+        pieces.append(text[:most])
+        most -= len(text) + 2
+    return "\n\n".join(pieces)
+
+
+def read_answer(value: JsonValue, window: int, most: int) -> list[WindowSums]:
+    """The sums that a worker, which is not trusted, gave for at most so many windows.
+
+    Raises:
+        WorkerCrashed: no honest worker answers this. Otherwise the error that it reports.
+    """
+    answer = value if isinstance(value, dict) else {}
+    if "error" in answer:
+        raise _reported(answer["error"])
+    rows = answer.get("windows")
+    if not isinstance(rows, list) or not LEAST_WINDOWS <= len(rows) <= most:
+        raise _broken()
+    return [_sums(row, logits.scored(window)) for row in rows]
+
+
+def _sums(row: JsonValue, tokens: int) -> WindowSums:
+    if not isinstance(row, list) or len(row) != 5:
+        raise _broken()
+    count, nll, source_nll, kl, agreed = row
+    if type(count) is not int or type(agreed) is not int or count != tokens or not 0 <= agreed <= tokens:
+        raise _broken()
+    if not (_is_amount(nll) and _is_amount(source_nll) and _is_amount(kl)):
+        raise _broken()
+    return WindowSums(count, nll, source_nll, kl, agreed)
+
+
+def _is_amount(value: JsonValue) -> TypeGuard[float]:
+    return type(value) is float and math.isfinite(value) and value >= 0
+
+
+def _reported(value: JsonValue) -> Exception:
+    fields = value if isinstance(value, dict) else {}
+    code, message, hint, data = (fields.get(name) for name in ("code", "message", "hint", "data"))
+    if not isinstance(code, str) or not isinstance(message, str) or not isinstance(data, dict):
+        return _broken()
+    if hint is not None and not isinstance(hint, str):
+        return _broken()
+    try:
+        info = ErrorInfo(code, message, hint, cast("dict[str, str | int | None]", data))
+        return protocol.restore(info, protocol.LOAD_ERRORS | protocol.REQUEST_ERRORS)
+    except ProtocolError:
+        return _broken()
+
+
+def _broken() -> WorkerCrashed:
+    return WorkerCrashed("the worker gave an answer that is none")

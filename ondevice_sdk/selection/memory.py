@@ -1,0 +1,93 @@
+"""The memory plan: with which context, cache and number of sequences a model fits, before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from ondevice_sdk.backends.api import Footprint, LoadOptions
+from ondevice_sdk.backends.calibration import Calibration
+from ondevice_sdk.catalogue.spec import ModelSpec, Variant
+from ondevice_sdk.selection import calibrated
+from ondevice_sdk.selection.need import BackendOffer, Need
+from ondevice_sdk.types import DeviceProfile
+
+LEAST_MARGIN: Final = 40_000_000  # bytes of the available memory that are never planned with,
+MARGIN_SHARE: Final = 0.1  # or this share of it where that is more
+CONTEXTS: Final = (8192, 4096)  # tokens; the first that fits is used where the app asks for no particular one
+SEQUENCES: Final = 8  # at a time, where nothing was measured
+_NUMBERS: Final = (4, 8, 16)
+_GAIN: Final = 1.05  # by which more sequences must be faster to be worth their room
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to load a model, and the memory that its worker then takes at its peak."""
+
+    options: LoadOptions
+    footprint: Footprint
+    fits: bool
+
+    @property
+    def memory_bytes(self) -> int:
+        """All of it."""
+        return self.footprint.total
+
+
+def plan(device: DeviceProfile, spec: ModelSpec, variant: Variant, offer: BackendOffer, need: Need) -> Plan:
+    """How to load a model: with the context that the app asked for, else the largest of a few that fits.
+
+    Where memory is preferred to be saved, the context is no larger than the task requires. Where only a KV cache of
+    fewer bits makes the required context fit, it has those. The plan with the required context and the most exact cache
+    is given, with `fits` false, where nothing fits.
+    """
+    usable = usable_memory(device)
+    sequences = _sequences(offer.calibration, spec, variant)
+    first: Plan | None = None
+    for options in _ways(spec, offer, need):
+        options = dataclasses.replace(options, max_sequences=sequences)
+        footprint = offer.estimate(spec.shape, variant.size(spec.shape), options)
+        made = Plan(options, footprint, footprint.total <= usable)
+        if made.fits:
+            return made
+        if options.kv_type == offer.kv_types[0]:
+            first = made  # the last of these has the required context
+    assert first is not None
+    return first
+
+
+def usable_memory(device: DeviceProfile) -> int:
+    """Bytes that may be planned with: what is available now, less a margin for everybody else."""
+    available = device.memory_available_bytes
+    return max(0, available - max(LEAST_MARGIN, int(available * MARGIN_SHARE)))
+
+
+def _ways(spec: ModelSpec, offer: BackendOffer, need: Need) -> Iterator[LoadOptions]:
+    """Ways to load the model, the most comfortable first."""
+    longest = spec.shape.context_tokens
+    required = need.required_context
+    if need.context is None and need.tokens is None:
+        required = min(required, longest)
+    if need.context is None and need.prefer != "memory":
+        for context in CONTEXTS:
+            if required < context <= longest:
+                yield LoadOptions(context_tokens=context, kv_type=offer.kv_types[0])
+    for kind in offer.kv_types:
+        yield LoadOptions(context_tokens=required, kv_type=kind)
+
+
+def _sequences(calibration: Calibration | None, spec: ModelSpec, variant: Variant) -> int:
+    """How many at a time give the most tokens per second, as few as will do."""
+    if calibration is None:
+        return SEQUENCES
+    work = calibrated.work(spec.shape, variant.quantisation)
+    best, speed = 0, 0.0
+    for number in _NUMBERS:
+        seconds = calibrated.decode_s(calibration, work, 256, number)
+        if seconds is None:
+            return SEQUENCES
+        if number / seconds > speed * _GAIN:
+            best, speed = number, number / seconds
+    return best
