@@ -9,6 +9,7 @@ from ondevice_sdk.types import ModelShape
 
 WIDTH: Final = 2048
 NARROW_WIDTH: Final = 512
+MANY_ROWS: Final = 64  # from so many on, a pass uses kernels for many
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,8 @@ class Calibration:
     `pass_s` is for each forward pass whatever the model, `layer_s` for each of its layers, `vocabulary_s` for each
     entry of the vocabulary at each token that is chosen; `row_s` for each row of a prompt and layer, per entry of the
     vectors that are normalised, rotated, gated and added there; `attention_*_s` for each position that is looked
-    at, per layer and dimension of all heads together. `disturbance` is by how much the usual step took longer than the
+    at, per layer and dimension of all heads together. `few_rows` is by how much a row
+    costs more in passes of fewer than `MANY_ROWS`. `disturbance` is by how much the usual step took longer than the
     undisturbed ones, which the figures are of: well over 1 where other programs ran meanwhile.
     """
 
@@ -61,6 +63,7 @@ class Calibration:
     vocabulary_s: float
     attention_decode_s: float
     attention_prompt_s: float
+    few_rows: float
     disturbance: float
     took_s: float = 0.0
 

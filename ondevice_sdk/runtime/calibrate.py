@@ -98,6 +98,7 @@ def measure(
     yield 0.1
     attention = bed.attention_s(plain, main)
     narrow = bed.weights_s(_narrow(plain), plain, main)
+    few = bed.few_rows(plain, main)
     yield 0.2
     wide: dict[tuple[str, int], _Seconds] = {}
     for number, kind in enumerate(formats, 1):
@@ -108,7 +109,7 @@ def measure(
         if 2 * time.monotonic() - began > end:
             break
     return {**_fit(small, wide, narrow, plain, main), "attention_decode_s": attention.decode,
-            "attention_prompt_s": attention.prompt, "disturbance": bed.disturbance}  # fmt: skip
+            "attention_prompt_s": attention.prompt, "few_rows": few, "disturbance": bed.disturbance}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,13 @@ class _Bed:
             run = self._run(engine, _PROMPT, _TOKENS + 4)
         return _Seconds(self._typical(run.steps), run.prefill_s / run.prompt_tokens)
 
+    def few_rows(self, kind: str, threads: int) -> float:
+        """By how much a row costs more in passes of a few rows than in those of many."""
+        with self._engine(_wide(kind), kind, threads, 512) as engine:
+            self._run(engine, 8, 2)
+            many, few = self._run(engine, _PROMPT, 2), self._run(engine, _PROMPT // 2, 2, budget=8)
+        return max(1.0, few.prefill_s / few.prompt_tokens / (many.prefill_s / many.prompt_tokens))
+
     def attention_s(self, kind: str, threads: int) -> _Seconds:
         """Attention alone: per position, layer and dimension of all heads."""
         dimensions = ATTENTIVE.layers * ATTENTIVE.heads * ATTENTIVE.head_dim
@@ -223,7 +231,7 @@ class _Bed:
         """By how much the usual step took longer than the undisturbed one: 1 on a quiet machine."""
         return statistics.median(self._disturbed)
 
-    def _run(self, engine: Engine, prompt: int, tokens: int) -> _Run:
+    def _run(self, engine: Engine, prompt: int, tokens: int, *, budget: int = 512) -> _Run:
         """Generate after a prompt of about so many tokens that shares no beginning with the ones before."""
         self._asked += 1
         name = f"{self._asked:04}"
@@ -232,7 +240,7 @@ class _Bed:
         steps: list[float] = []
         while engine.busy:
             began = time.perf_counter()
-            events = engine.step(512)
+            events = engine.step(budget)
             steps.append(time.perf_counter() - began)
             for event in events:
                 if isinstance(event, Failed):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ondevice_sdk.backends.calibration import (
+    MANY_ROWS,
     NARROW_WIDTH,
     WIDTH,
     Calibration,
@@ -98,7 +99,7 @@ def _weights_s(calibration: Calibration, work: Work, weights: Mapping[str, int],
         if rates is None:
             return None
         decode, prompt = rates
-        total += values * max(decode, rows * prompt)
+        total += values * max(decode, rows * prompt * (calibration.few_rows if rows < MANY_ROWS else 1.0))
     return total
 
 

@@ -109,6 +109,7 @@ def _weigh(
         answer_seconds=expected.ttft_s + scoring.TYPICAL_ANSWER / expected.decode_tokens_per_s,
         memory_bytes=planned.memory_bytes,
         bytes_per_token=speed.bytes_per_token(shape, weights, need.prompt_tokens),
+        on_battery=bool(device.on_battery),
     )
     return candidate, total
 

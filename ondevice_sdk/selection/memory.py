@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from ondevice_sdk.backends.api import Footprint, LoadOptions
-from ondevice_sdk.backends.calibration import Calibration
+from ondevice_sdk.backends.api import Footprint, KvType, LoadOptions
 from ondevice_sdk.catalogue.spec import ModelSpec, Variant
-from ondevice_sdk.selection import calibrated
 from ondevice_sdk.selection.need import BackendOffer, Need
 from ondevice_sdk.types import DeviceProfile
 
 LEAST_MARGIN: Final = 40_000_000  # bytes of the available memory that are never planned with,
 MARGIN_SHARE: Final = 0.1  # or this share of it where that is more
 CONTEXTS: Final = (8192, 4096)  # tokens; the first that fits is used where the app asks for no particular one
-SEQUENCES: Final = 8  # at a time, where nothing was measured
-_NUMBERS: Final = (4, 8, 16)
-_GAIN: Final = 1.05  # by which more sequences must be faster to be worth their room
+SEQUENCES: Final = 8  # at a time; more gained nothing in most formats measured
+LEAST_SHARE: Final = 256  # tokens of the context for each of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +40,8 @@ def plan(device: DeviceProfile, spec: ModelSpec, variant: Variant, offer: Backen
     is given, with `fits` false, where nothing fits.
     """
     usable = usable_memory(device)
-    sequences = _sequences(offer.calibration, spec, variant)
     first: Plan | None = None
     for options in _ways(spec, offer, need):
-        options = dataclasses.replace(options, max_sequences=sequences)
         footprint = offer.estimate(spec.shape, variant.size(spec.shape), options)
         made = Plan(options, footprint, footprint.total <= usable)
         if made.fits:
@@ -73,21 +67,10 @@ def _ways(spec: ModelSpec, offer: BackendOffer, need: Need) -> Iterator[LoadOpti
     if need.context is None and need.prefer != "memory":
         for context in CONTEXTS:
             if required < context <= longest:
-                yield LoadOptions(context_tokens=context, kv_type=offer.kv_types[0])
+                yield _options(context, offer.kv_types[0])
     for kind in offer.kv_types:
-        yield LoadOptions(context_tokens=required, kv_type=kind)
+        yield _options(required, kind)
 
 
-def _sequences(calibration: Calibration | None, spec: ModelSpec, variant: Variant) -> int:
-    """How many at a time give the most tokens per second, as few as will do."""
-    if calibration is None:
-        return SEQUENCES
-    work = calibrated.work(spec.shape, variant.quantisation)
-    best, speed = 0, 0.0
-    for number in _NUMBERS:
-        seconds = calibrated.decode_s(calibration, work, 256, number)
-        if seconds is None:
-            return SEQUENCES
-        if number / seconds > speed * _GAIN:
-            best, speed = number, number / seconds
-    return best
+def _options(context: int, kind: KvType) -> LoadOptions:
+    return LoadOptions(context, max(1, min(SEQUENCES, context // LEAST_SHARE)), kv_type=kind)

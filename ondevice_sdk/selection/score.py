@@ -44,12 +44,23 @@ WEIGHTS: dict[Prefer, Weights] = {
     "battery": Weights(quality=0.25, speed=0.10, memory=0.05, thrift=0.60),
 }
 
+ON_BATTERY = Weights(quality=0.40, speed=0.25, memory=0.10, thrift=0.25)
+
 
 def score(
-    prefer: Prefer, *, quality: float, answer_seconds: float, memory_bytes: float, bytes_per_token: float
+    prefer: Prefer,
+    *,
+    quality: float,
+    answer_seconds: float,
+    memory_bytes: float,
+    bytes_per_token: float,
+    on_battery: bool = False,
 ) -> float:
-    """The weighted sum, 0 to 1; rounded, so that rounding errors decide nothing."""
-    weights = WEIGHTS[prefer]
+    """The weighted sum, 0 to 1; rounded, so that rounding errors decide nothing.
+
+    On its battery, a device that is to balance everything saves some energy too.
+    """
+    weights = ON_BATTERY if on_battery and prefer == "balanced" else WEIGHTS[prefer]
     figures = (
         (weights.quality, quality),
         (weights.speed, _falling(answer_seconds, best=2.0, worst=60.0)),

@@ -29,6 +29,7 @@ MADE = Calibration(
     vocabulary_s=1e-9,
     attention_decode_s=1e-10,
     attention_prompt_s=1e-11,
+    few_rows=1.0,
     disturbance=1.0,
 )
 
@@ -75,6 +76,16 @@ def test_several_sequences_share_the_reading_until_arithmetic_bounds_them() -> N
     assert seconds[2] < 1.2 * seconds[0]  # four rows still cost about one reading
     assert seconds[4] > 1.8 * seconds[2]  # sixteen cost four times the arithmetic, and the fixed part once
     assert all(early <= late for early, late in itertools.pairwise(seconds))
+
+
+def test_passes_of_a_few_rows_cost_more_for_each() -> None:
+    work = calibrated.Work(SHAPE, {"Q8_0": 10**9}, {})
+    dear = dataclasses.replace(MADE, few_rows=3.0)
+    cheap, dearer = calibrated.decode_s(MADE, work, 0, 32), calibrated.decode_s(dear, work, 0, 32)
+    assert cheap is not None
+    assert dearer is not None
+    assert dearer - cheap == pytest.approx(2 * 32 * 1e9 * 1e-10)
+    assert calibrated.decode_s(MADE, work, 0, 64) == calibrated.decode_s(dear, work, 0, 64)
 
 
 def test_a_format_that_was_not_measured_is_taken_from_the_next_in_size() -> None:

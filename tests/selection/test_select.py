@@ -98,6 +98,21 @@ def test_preferences_lead_to_sensible_choices() -> None:
     assert memory.memory_bytes < balanced.memory_bytes < quality.memory_bytes
 
 
+def test_on_battery_a_balance_saves_energy() -> None:
+    plugged, battery = (dataclasses.replace(device(), on_battery=each) for each in (False, True))
+
+    def moved(at: DeviceProfile, prefer: Prefer) -> float:
+        best = choose(at, Need(prefer=prefer)).chosen
+        assert best is not None
+        return best.memory_bytes
+
+    assert moved(battery, "balanced") <= moved(plugged, "balanced")
+    weak = [spec("small", 100 * MB, 0.2), spec("large", 600 * MB, 0.62)]
+    names = [select(at, weak, [offer()], frozenset(), Need()).chosen for at in (plugged, battery)]
+    assert [each.name if each else None for each in names] == ["large", "small"]
+    assert moved(battery, "quality") == moved(plugged, "quality")  # what was asked for by name stays
+
+
 def test_a_slow_machine_is_not_offered_what_it_would_crawl_with() -> None:
     slow = device(bandwidth=4e9)
     selection = choose(slow)
