@@ -91,7 +91,8 @@ class Chooser:
         if name is not None and name not in {*(s.name for s in self._specs()), *(m.name for m in here)}:
             catalogue.get(name)  # raises, with the nearest names
         installed = frozenset((model.name, model.variant) for model in here)
-        return select(self._device(), self._specs(), self._offers(), installed, self._need(task, tokens))
+        offers = self._offers()
+        return select(self._measured(offers), self._specs(), offers, installed, self._need(task, tokens))
 
     def resolve(self) -> Chosen:
         """The model that is used, from the store or a path; decided once.
@@ -208,8 +209,19 @@ class Chooser:
         if self.device is None:
             from ondevice_sdk.device import detect
 
-            self.device = detect(measure=True)
+            self.device = detect()
         return self.device
+
+    def _measured(self, offers: Sequence[BackendOffer]) -> DeviceProfile:
+        """This device with its bandwidth, which takes a moment to measure, where speeds are guessed from it."""
+        device = self._device()
+        formats = {variant.format for spec in self._specs() for variant in spec.variants}
+        guessed = [each for each in offers if each.usable and each.calibration is None and each.formats & formats]
+        if guessed and device.read_bandwidth is None:
+            from ondevice_sdk.device import with_bandwidth
+
+            device = self.device = with_bandwidth(device)
+        return device
 
     def _models(self) -> Store:
         if self.store is None:

@@ -7,7 +7,7 @@ import sys
 
 from ondevice_sdk.types import DeviceProfile
 
-__all__ = ["DeviceProfile", "detect"]
+__all__ = ["DeviceProfile", "detect", "with_bandwidth"]
 
 
 def detect(*, measure: bool = False) -> DeviceProfile:
@@ -17,8 +17,11 @@ def detect(*, measure: bool = False) -> DeviceProfile:
     is None.
     """
     profile = _read()
-    if not measure:
-        return profile
+    return with_bandwidth(profile) if measure else profile
+
+
+def with_bandwidth(profile: DeviceProfile) -> DeviceProfile:
+    """The profile with the read bandwidth, measured once per process."""
     from ondevice_sdk.device import bandwidth
 
     try:

@@ -262,23 +262,25 @@ class _Run:
 
     def _check_memory(self, chosen: Sequence[Chosen], device: DeviceProfile) -> None:
         """Refuse what would not fit together; each alone was weighed when it was resolved."""
-        needed = sum(self._bytes(each) for each in chosen)  # in one worker: the process is counted more than once
+        footprints = [self._footprint(each) for each in chosen]
+        process = max(each.process for each in footprints)  # they are in one worker
+        needed = process + sum(each.total - each.process for each in footprints)
         room = usable_memory(device)
         if needed > room:
             names = " and ".join(f"{each.model.name}:{each.model.variant}" for each in chosen)
             reason = f"needs {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB can be used"
             raise NoModelFits(f"{names} {reason}", rejections={names: reason}, hint="compare smaller variants")
 
-    def _bytes(self, chosen: Chosen) -> int:
+    def _footprint(self, chosen: Chosen) -> Footprint:
         from ondevice_sdk.backends import registry
 
         size = sum(Path(name).stat().st_size for name in chosen.model.files or (chosen.model.path,))
         shape = gguf.read_header(chosen.model.path).shape if chosen.model.format == "gguf" else None
         if shape is None:
-            return Footprint(size, 0, 0).total
+            return Footprint(size, 0, 0)
         options = LoadOptions(context_tokens=self.window, max_sequences=1, batch_tokens=self.window)
-        footprint = registry.installed()[chosen.backend].create().estimate(shape, size, options)
-        return footprint.total + logits.working_bytes(shape.vocabulary)
+        made = registry.installed()[chosen.backend].create().estimate(shape, size, options)
+        return dataclasses.replace(made, work_buffers=made.work_buffers + logits.working_bytes(shape.vocabulary))
 
     def _report(self, fraction: float) -> None:
         if self.on_progress is not None:

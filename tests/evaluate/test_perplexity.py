@@ -139,12 +139,15 @@ def test_different_vocabularies_are_refused(tmp_path: Path) -> None:
 
 
 def test_models_that_fit_only_alone_are_refused(tmp_path: Path) -> None:
-    model = random_model(tmp_path / "a.gguf", 300)
-    scarce = replace(detect(), memory_available_bytes=216_000_000)
+    from ondevice_sdk.backends.llama_cpp import synthetic
+
+    model = str(tmp_path / "a.gguf")
+    synthetic.write(model, ModelShape(8_000_000, 2, 512, 8, 8, 64, 1536, 300, 256), "F32")  # 28 MB
+    scarce = replace(detect(), memory_available_bytes=160_000_000)
     assert perplexity(model, TEXT, tokens=128, window=WINDOW, device=scarce).tokens == 62
     with pytest.raises(NoModelFits) as caught:
         divergence(model, model, TEXT, tokens=128, window=WINDOW, device=scarce)
-    assert "0.18 GB can be used" in str(caught.value)
+    assert "0.12 GB can be used" in str(caught.value)
 
 
 # --- the app's side ---------------------------------------------------------------------------------------------------
