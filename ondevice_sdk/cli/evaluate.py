@@ -39,6 +39,7 @@ def evaluate(
         typer.Option(help="The first so many rows (fewer where texts are long), or all."),
     ] = None,
     naive: Annotated[bool, typer.Option("--naive/--no-naive", help="Ask the model with plain prompts too.")] = True,
+    minutes: Annotated[Optional[float], typer.Option(help="Begin no set of a folder after so many.")] = None,  # noqa: UP045
     model: Annotated[Optional[str], typer.Option("--model", "-m", help="A name, name:int4, or a path.")] = None,  # noqa: UP045
     privacy: Annotated[PrivacyLevel, typer.Option(help="strict: the kernel refuses the network.")] = "strict",
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown page.")] = False,
@@ -62,7 +63,14 @@ def evaluate(
             )  # fmt: skip
         else:
             report = evaluation.evaluate(
-                ai, data=data, only=_list(only), rows=limit, naive=naive, command=command, on_progress=on_progress
+                ai,
+                data=data,
+                only=_list(only),
+                rows=limit,
+                naive=naive,
+                minutes=minutes,
+                command=command,
+                on_progress=on_progress,
             )
     if as_json:
         print(report.to_json())

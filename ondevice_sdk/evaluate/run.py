@@ -45,6 +45,7 @@ def evaluate(
     only: Sequence[str] = (),
     rows: Rows = None,
     naive: bool = True,
+    minutes: float | None = None,
     command: str = "",
     on_progress: OnProgress | None = None,
 ) -> Report:
@@ -56,6 +57,7 @@ def evaluate(
         only: families or names of sets; empty: all.
         rows: the first so many of each set, fewer of long texts; "all"; None: 40.
         naive: ask the same model with plain prompts too.
+        minutes: sets that have not begun by then are skipped, and named.
         command: how the run was started, for the report.
         on_progress: told of every finished call, with the set as the stage; the number of calls is not known before.
 
@@ -79,7 +81,7 @@ def evaluate(
             skipped.append(Skipped(each.name, "the folder has no such file"))
     if not samples:
         raise ConfigurationError(f"{folder} has none of the sets", hint="each set is a file, <name>.jsonl")
-    return _measure(client, samples, skipped, naive, command, on_progress)
+    return _measure(client, samples, skipped, naive, command, on_progress, minutes)
 
 
 def evaluate_file(
@@ -150,6 +152,7 @@ def _measure(
     naive: bool,
     command: str,
     on_progress: OnProgress | None,
+    minutes: float | None = None,
 ) -> Report:
     started = time.perf_counter()
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -157,6 +160,9 @@ def _measure(
     rows: list[Row] = []
     left_out = list(skipped)
     for number, (measure, sample) in enumerate(samples, 1):
+        if minutes is not None and time.perf_counter() - started > 60 * minutes:
+            left_out.append(Skipped(sample.set, "the time was up"))
+            continue
         session = Session(client, naive, _ticker(on_progress, sample, number, len(samples)))
         try:
             rows.extend(measure.rows(session, sample))

@@ -49,6 +49,14 @@ def test_a_folder_is_measured_and_absent_sets_are_named(echo: Client, write: Wri
     assert Report.from_json(report.to_json()) == report
 
 
+def test_sets_that_have_not_begun_when_the_time_is_up_are_named(echo: Client, write: Write) -> None:
+    folder = write("sentiment_movie_sentences", REVIEWS).parent
+    report = evaluate(echo, data=folder, rows=2, minutes=0)
+    assert report.rows == ()
+    reasons = {skipped.set: skipped.reason for skipped in report.skipped}
+    assert reasons["sentiment_movie_sentences"] == "the time was up"
+
+
 def test_no_text_of_the_data_is_in_a_report(echo: Client, write: Write) -> None:
     path = write("mine", REVIEWS)
     assert SECRET in path.read_text()
