@@ -58,6 +58,7 @@ def measure(
     """
     from ondevice_sdk.runtime.probe_worker import run_in_worker
 
+    _make(folder)  # before the seconds are spent
     began = time.monotonic()
     returned = run_in_worker(
         "ondevice_sdk.runtime.calibrate:measure",
@@ -136,10 +137,16 @@ def _checked(data: object) -> Calibration:
     return made
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the calibration cannot be kept: {error.strerror}") from error
+
+
 def _keep(path: Path, calibration: Calibration) -> None:
     text = json.dumps({"format": FORMAT, "calibration": dataclasses.asdict(calibration)}, indent=1)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".calibration-")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:

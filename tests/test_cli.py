@@ -64,10 +64,10 @@ def test_export_and_import(ondevice: Command, echo_path: Path, tmp_path: Path) -
 
 
 def test_explain_with_no_model_installed(ondevice: Command) -> None:
-    selection = json.loads(ondevice("explain", "--json").stdout)
+    selection = json.loads(ondevice("explain", "--json", "--no-calibrate").stdout)
     assert selection["chosen"]["rank"] == 1
     assert all((c["rank"] is None) != (c["rejected"] is None) for c in selection["candidates"])
-    table = ondevice("explain", "--task", "summarise", "--tokens", "8000").stdout.decode()
+    table = ondevice("explain", "--task", "summarise", "--tokens", "8000", "--no-calibrate").stdout.decode()
     assert "smollm2-135m-instruct" in table
 
 
@@ -123,7 +123,7 @@ def test_home_unset_or_read_only(ondevice: Command, tmp_path: Path) -> None:
     assert b"ONDEVICE_HOME" in ondevice("models", "pull", "smollm2-135m-instruct", code=1).stderr
     for name in ("ONDEVICE_HOME", "HOME", "XDG_DATA_HOME"):
         ondevice.env.pop(name, None)
-    ondevice("explain")
+    ondevice("explain", "--no-calibrate")
 
 
 def test_ctrl_c_ends_quietly(ondevice: Command, tmp_path: Path) -> None:
@@ -153,3 +153,14 @@ def test_tasks_on_the_real_model(installed_store: Store) -> None:
         assert all(text[span["start"] : span["end"]] == span["text"] for span in point["sources"])
     label = ondevice("analyse", "-", "--labels", "weather,sport", stdin=b"It will rain all day and be windy.").stdout
     assert label.decode().splitlines()[0] in ("weather", "sport")
+
+
+@pytest.mark.slow
+def test_this_device_is_measured_once(ondevice: Command) -> None:
+    first = ondevice("calibrate", "--json")
+    (made,) = json.loads(first.stdout)
+    assert made["rates"]
+    assert json.loads(ondevice("calibrate", "--json").stdout) == [made]
+    assert "GFLOP/s" in ondevice("calibrate").stdout.decode()
+    table = ondevice("explain").stdout.decode()
+    assert "~" not in table  # no speed is a guess any more

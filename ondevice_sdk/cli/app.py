@@ -242,7 +242,10 @@ def explain(
     """Show which model, variant and backend fit this device, and why the others do not."""
     with Client(model, privacy="off", prefer=prefer) as ai:  # no text is at hand, so nothing to protect
         if calibrate:
-            measure_device(ai, again=False)
+            try:
+                measure_device(ai, again=False)
+            except errors.OnDeviceError as error:  # the choice can be explained all the same
+                print(f"note: speeds are rough: {error.message}", file=sys.stderr)
         selection = ai.explain(task, tokens)
     if as_json:
         output.show_json(selection)
