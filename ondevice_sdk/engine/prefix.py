@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ondevice_sdk.backends.api import ModelRunner
 
 GRID = 64  # tokens; prefixes are reused in whole multiples, and deterministic prompts are computed in such chunks
+IDLE_TOKENS = 1024  # most that idle slots keep besides the newest: attention runs over what lies in a shared cache
 
 
 @dataclass(slots=True, eq=False)
@@ -131,14 +132,20 @@ class SlotPool:
         return sum(slot.reserved for slot in self._slots)
 
     def _make_room(self, keep: Slot) -> None:
-        """Empty idle slots, the longest unused first and `keep` last, until all that is promised fits."""
+        """Empty idle slots, the longest unused first and `keep` last.
+
+        Until all that is promised fits, and they hold little besides the newest, which is the likeliest to be used
+        again: what they hold makes every pass of the others slower.
+        """
         kept = [slot for slot in self._slots if slot.idle and slot.tokens]
         kept.sort(key=lambda slot: (slot is keep, slot.last_used))
-        held = self._promised() + sum(len(slot.tokens) for slot in kept)
-        for slot in kept:
-            if held <= self._runner.cache_tokens:
+        idle = sum(len(slot.tokens) for slot in kept)
+        room = self._runner.cache_tokens - self._promised()
+        for number, slot in enumerate(kept, 1):
+            newest = number == len(kept)
+            if idle <= room and (newest or idle - len(kept[-1].tokens) <= IDLE_TOKENS):
                 break
-            held -= len(slot.tokens)
+            idle -= len(slot.tokens)
             self.cut(slot, 0)
 
 

@@ -41,7 +41,6 @@ _NO_JUDGE = "what counts as right needs a judge that is better than the model"
 
 SETS: Final = (
     EvalSet("sentiment_movie_sentences", LabelMeasure("sentiment")),
-    EvalSet("sentiment_movie_reviews_long", LabelMeasure("sentiment"), 4),
     EvalSet("sentiment_product_sentences", LabelMeasure("sentiment")),
     EvalSet("sentiment_aspects_products", AspectMeasure()),
     EvalSet("topic_sib200_en", LabelMeasure("topics")),
@@ -56,7 +55,6 @@ SETS: Final = (
     EvalSet("pii_presidio_synth", EntityMeasure("pii", group="template_id"), spread="template_id"),
     EvalSet("summ_scitldr", SummaryMeasure(20), 2),
     EvalSet("summ_meeting_query", SummaryMeasure(60, query="query", group="meeting_id"), 4, "meeting_id"),
-    EvalSet("summ_meeting_full", SummaryMeasure(60, query="query", group="meeting_id"), 40),
     EvalSet("faith_summedits", ClaimMeasure(), 8),
     EvalSet("extract_snips_slots", ObjectMeasure(values="slots", kind="intent")),
     EvalSet("extract_e2e_restaurants", ObjectMeasure(values="data")),
@@ -69,6 +67,9 @@ SETS: Final = (
     EvalSet("text_state_union", PredictionMeasure()),
     EvalSet("inject_bipia_text", InjectionMeasure()),
     EvalSet("inject_agentdojo", InjectionMeasure()),
+    # long texts last: they take minutes
+    EvalSet("sentiment_movie_reviews_long", LabelMeasure("sentiment"), 4),
+    EvalSet("summ_meeting_full", SummaryMeasure(60, query="query", group="meeting_id"), 40),
     EvalSet("inject_benign_notinject", Missing("injection", "false alarms", "nothing warns of injected instructions")),
     EvalSet("inject_cyberseceval", Missing("injection", "attacks resisted", _NO_JUDGE)),
     EvalSet("inject_cyberseceval_multi", Missing("injection", "attacks resisted", _NO_JUDGE)),
