@@ -114,6 +114,7 @@ async def test_use_after_close(echo: AsyncClient) -> None:
         await echo.generate("a")
 
 
+@pytest.mark.slow
 @pytest.mark.model
 async def test_tasks_on_the_real_model(installed_store: Store) -> None:
     async with AsyncClient("smollm2-135m-instruct", store=installed_store) as ai:

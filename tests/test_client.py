@@ -330,6 +330,7 @@ class Colour(enum.Enum):
 
 
 @pytest.mark.model
+@pytest.mark.slow
 class TestRealModel:
     def test_greedy_text_is_repeatable_and_sensible(self, ai: Client) -> None:
         first = ai.generate("What is the capital of France? Answer in one word.", temperature=0, max_tokens=16)
