@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ondevice_sdk.backends.api import Calibrator
-from ondevice_sdk.backends.calibration import Calibration, FormatRates
+from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.catalogue.plain import build
 from ondevice_sdk.errors import ConfigurationError, LoadFailed, OnDeviceError, StoreError
 from ondevice_sdk.privacy import policy
@@ -92,7 +92,7 @@ def measure(
 
 def threads(device: DeviceProfile) -> tuple[int, ...]:
     """The numbers of threads that are measured: what models run with, half of it, and one."""
-    most = max(1, min(device.physical_cores, device.usable_cores))
+    most = device.threads
     return tuple(dict.fromkeys((most, max(1, most // 2), 1)))
 
 
@@ -156,6 +156,3 @@ def _keep(path: Path, calibration: Calibration) -> None:
             Path(name).unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"the calibration cannot be kept: {error.strerror}") from error
-
-
-__all__ = ["Calibration", "FormatRates", "kept", "measure", "threads"]

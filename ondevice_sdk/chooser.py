@@ -86,13 +86,18 @@ class Chooser:
 
     def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
         """Weigh every model, variant and backend for this device; nothing needs to be installed."""
+        selection, _ = self._weigh(task, tokens)
+        return selection
+
+    def _weigh(self, task: TaskName | None = None, tokens: int | None = None) -> tuple[Selection, list[BackendOffer]]:
         here = self._models().installed()
         name, _ = self._name()
         if name is not None and name not in {*(s.name for s in self._specs()), *(m.name for m in here)}:
             catalogue.get(name)  # raises, with the nearest names
         installed = frozenset((model.name, model.variant) for model in here)
         offers = self._offers()
-        return select(self._measured(offers), self._specs(), offers, installed, self._need(task, tokens))
+        selection = select(self._measured(offers), self._specs(), offers, installed, self._need(task, tokens))
+        return selection, offers
 
     def resolve(self) -> Chosen:
         """The model that is used, from the store or a path; decided once.
@@ -125,7 +130,6 @@ class Chooser:
     def availability(self, task: TaskName) -> Availability:
         """Whether `task` can run now, could after a download, or not at all."""
         try:
-            self.resolve()
             backend = self._backends()[self.resolve().backend]
             missing = _NEEDED[task] - backend.probe(self._device()).capabilities
         except errors.ModelNotInstalled as error:
@@ -141,12 +145,12 @@ class Chooser:
         return Availability("available")
 
     def _from_store(self) -> Chosen:
-        selection = self.explain()
+        selection, offers = self._weigh()
         candidate = choose_installed(selection)
         if candidate is None:
             return self._outside_catalogue(selection)
         model = self._models().resolve(candidate.name, candidate.variant)
-        offer = next(offer for offer in self._offers() if offer.name == candidate.backend)
+        offer = next(offer for offer in offers if offer.name == candidate.backend)
         spec = next(spec for spec in self._specs() if spec.name == candidate.name)
         fitting = plan(self._device(), spec, spec.variant(candidate.variant), offer, self._need())
         return self._choose(model, candidate.backend, fitting.options)
@@ -171,7 +175,7 @@ class Chooser:
     def _weigh_file(self, model: LocalModel) -> Chosen:
         """A file outside the catalogue: weighed by its own header, refused with the numbers where it does not fit."""
         offer = self._require_backend({model.format})
-        size = sum(Path(name).stat().st_size for name in model.files or (model.path,))
+        size = model.size()
         options, needed = LoadOptions(context_tokens=self.settings.context), Footprint(size, 0, 0).total
         header = gguf.read_header(model.path) if model.format == "gguf" else None
         if header is not None and header.shape is not None:
@@ -201,8 +205,7 @@ class Chooser:
     def _choose(self, model: LocalModel, backend: str, options: LoadOptions) -> Chosen:
         from ondevice_sdk.backends import registry
 
-        device = self._device()
-        options = replace(options, threads=max(1, min(device.physical_cores, device.usable_cores)))
+        options = replace(options, threads=self._device().threads)
         return Chosen(model, backend, registry.installed()[backend].entry, options)
 
     def _device(self) -> DeviceProfile:

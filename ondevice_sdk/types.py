@@ -286,6 +286,11 @@ class DeviceProfile:
     limits: tuple[str, ...] = ()  # what narrowed the figures, in words
 
     @property
+    def threads(self) -> int:
+        """Threads that a model runs with: one for each physical core that this process may use."""
+        return max(1, min(self.physical_cores, self.usable_cores))
+
+    @property
     def cpu_bandwidth(self) -> float:
         """Read bandwidth in bytes/s; a cautious 8 GB/s where it was not measured."""
         return self.read_bandwidth or 8e9

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from ondevice_sdk import Client, intervals
 from ondevice_sdk.backends.api import Done, Failed, Generate, LoadOptions, LocalModel, Raw, Segment, TextDelta
@@ -25,7 +26,7 @@ from ondevice_sdk.types import Isolation, PrivacyLevel
 PROMPT = "Write a long story about a lighthouse keeper and her dog."
 
 
-def decode(pairs: int, tokens: int, model: str) -> dict[str, object]:
+def decode(pairs: int, tokens: int, model: str) -> dict[str, Any]:
     """Sealed and unsealed decode speed in turns."""
     with contextlib.ExitStack() as stack:
         levels: tuple[PrivacyLevel, ...] = ("strict", "off")
@@ -52,7 +53,7 @@ def decode(pairs: int, tokens: int, model: str) -> dict[str, object]:
     }
 
 
-def pipes(rounds: int, tokens: int) -> dict[str, object]:
+def pipes(rounds: int, tokens: int) -> dict[str, Any]:
     """Microseconds from the making of a token to its arrival, in a thread and through a sealed worker."""
     sys.path.append(str(Path(__file__).parent))
     model = LocalModel("clock", "int4", "clock", "/nowhere", "0" * 64)
@@ -110,15 +111,9 @@ def main() -> None:
         return
     print(f"a streamed token reaches the app in {through['thread_us']:.0f} us from a thread of its own,")
     print(f"  in {through['worker_us']:.0f} us from a sealed worker: {through['added_us']:.0f} us added (medians)")
-    low, high = intervals_of(speeds)
+    low, high = speeds["ratio_interval_95"]
     print(f"decode, {speeds['pairs']} pairs: sealed {speeds['sealed_tokens_per_s']:.1f} tokens/s,")
     print(f"  unsealed {speeds['unsealed_tokens_per_s']:.1f}, ratio {speeds['ratio']:.3f} ({low:.3f} to {high:.3f})")
-
-
-def intervals_of(speeds: dict[str, object]) -> tuple[float, float]:
-    values = speeds["ratio_interval_95"]
-    assert isinstance(values, list)
-    return values[0], values[1]
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from ondevice_sdk.backends.api import (
     Failed,
     Generate,
     LoadOptions,
+    LocalModel,
     Raw,
     Request,
     Score,
@@ -36,7 +37,6 @@ from ondevice_sdk.chooser import Chooser, Settings
 from ondevice_sdk.runtime import open_executor
 from ondevice_sdk.runtime.process import ProcessExecutor
 from ondevice_sdk.selection import calibrated
-from ondevice_sdk.store import Store
 
 SMALL = [f"random:smollm2-135m-instruct:{kind}" for kind in ("Q4_0", "Q4_1", "Q8_0", "F16", "BF16")]
 LARGE = [f"random:llama-3.2-1b-instruct:{kind}" for kind in ("Q4_0", "Q4_K_M", "Q8_0", "BF16")]
@@ -78,8 +78,7 @@ def memory(words: Sequence[str], contexts: Sequence[int]) -> Iterator[dict[str, 
         for context in contexts:
             print(f"  memory of {word} with {context} tokens", file=sys.stderr, flush=True)
             chosen = Chooser(Settings(subject.model, context=context)).resolve()
-            size = sum(gguf_size(name) for name in chosen.model.files or (chosen.model.path,))
-            predicted = LlamaCppBackend().estimate(header.shape, size, chosen.options).total
+            predicted = LlamaCppBackend().estimate(header.shape, chosen.model.size(), chosen.options).total
             measured = peak(chosen.entry, chosen.model, chosen.options, context)
             yield {
                 "model": word,
@@ -90,9 +89,9 @@ def memory(words: Sequence[str], contexts: Sequence[int]) -> Iterator[dict[str, 
             }
 
 
-def peak(entry: str, model: object, options: LoadOptions, context: int) -> int:
+def peak(entry: str, model: LocalModel, options: LoadOptions, context: int) -> int:
     """Bytes that a worker takes at most while it works."""
-    executor = open_executor(entry, model, options, isolation="process", privacy="strict")  # type: ignore[arg-type]
+    executor = open_executor(entry, model, options, isolation="process", privacy="strict")
     assert isinstance(executor, ProcessExecutor)
     try:
         words = "a b c d " * (min(700, int(0.8 * context)) // 17)  # 17 tokens at most, with a vocabulary of bytes
@@ -125,13 +124,6 @@ def header_of(word: str) -> GgufHeader:
     return gguf.read_header(Chooser(Settings(subject.model)).resolve().model.path)
 
 
-def gguf_size(name: str) -> int:
-    """Bytes of a file."""
-    from pathlib import Path
-
-    return Path(name).stat().st_size
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=("speed", "memory"))
@@ -140,7 +132,6 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     words = options.models or ["smollm2-135m-instruct:int4", *SMALL, *LARGE, *OTHERS]
-    Store.open()
     rows: list[dict[str, object]] = []
     if options.only != "memory":
         with Client(privacy="off") as ai:

@@ -8,6 +8,7 @@ strings, constraints and scoring. Implement `Engine` for a runtime that schedule
 from __future__ import annotations
 
 import enum
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -144,6 +145,10 @@ class LocalModel:
     path: str
     sha256: str
     files: tuple[str, ...] = ()
+
+    def size(self) -> int:
+        """Bytes of all its files, looked up on the disk."""
+        return sum(os.stat(name).st_size for name in self.files or (self.path,))  # noqa: PTH116 - paths are strings here
 
 
 KvType = Literal["f16", "q8_0"]  # how keys and values are kept: 16 bits each, or 8.5

@@ -67,10 +67,9 @@ class Calibration:
     disturbance: float
     took_s: float = 0.0
 
-    def rate(self, kind: str, threads: int | None = None) -> FormatRates | None:
-        """The rates of a format, with the number of threads that models run with unless another is named."""
-        wanted = self.threads if threads is None else threads
-        return next((each for each in self.rates if each.format == kind and each.threads == wanted), None)
+    def rate(self, kind: str) -> FormatRates | None:
+        """The rates of a format, with the number of threads that models run with."""
+        return next((each for each in self.rates if each.format == kind and each.threads == self.threads), None)
 
 
 def entries(shape: ModelShape) -> int:

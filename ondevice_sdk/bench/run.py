@@ -165,7 +165,7 @@ class _Tally:
             file_bytes=target.file_bytes,
             random=target.subject.random,
             context_tokens=target.context_tokens,
-            threads=target.threads,
+            threads=target.device.threads,
             weights_read_bytes=target.weights_read_bytes,
             figures=figures,
             notes=tuple(self.notes),

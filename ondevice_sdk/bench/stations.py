@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from ondevice_sdk import Client
@@ -52,25 +51,19 @@ class Target:
         """
         settings = Settings(subject.model, privacy=conditions.privacy, context=conditions.context_tokens)
         chosen = Chooser(settings, store, device).resolve()
-        files = [Path(name) for name in chosen.model.files or (chosen.model.path,)]
         header = gguf.read_header(chosen.model.path) if chosen.model.format == "gguf" else None
         return cls(
             subject,
             chosen,
             header.shape if header else None,
-            read_per_token(header) if header and len(files) == 1 else None,
+            read_per_token(header) if header and len(chosen.model.files) <= 1 else None,
             quantisation(header) if header else chosen.model.format,
-            sum(file.stat().st_size for file in files),
+            chosen.model.size(),
             device,
             conditions,
             sizes,
             store,
         )
-
-    @property
-    def threads(self) -> int:
-        """What a client would take on this device."""
-        return max(1, min(self.device.physical_cores, self.device.usable_cores))
 
     @property
     def context_tokens(self) -> int:
@@ -92,7 +85,7 @@ class Target:
         """The bare library with this model, loaded."""
         return BareLibrary(
             self.chosen.model.path,
-            threads=self.threads,
+            threads=self.device.threads,
             context_tokens=self.context_tokens,
             sequences=sequences,
         )
@@ -165,7 +158,7 @@ def loaded(target: Target) -> Iterator[Loaded]:
         executor = open_executor(
             target.chosen.entry,
             target.chosen.model,
-            LoadOptions(target.chosen.context_tokens, sequences, target.threads),
+            LoadOptions(target.chosen.context_tokens, sequences, target.device.threads),
             isolation="process",
             privacy=target.conditions.privacy,
         )

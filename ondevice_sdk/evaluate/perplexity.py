@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, TypeGuard, cast
 
 from ondevice_sdk.backends.api import ErrorInfo, Footprint, LoadOptions
@@ -238,7 +237,7 @@ class _Run:
             "text": joined(texts, self.tokens * _CHARACTERS_PER_TOKEN),
             "tokens": self.tokens,
             "window": self.window,
-            "threads": max(1, min(device.physical_cores, device.usable_cores)),
+            "threads": device.threads,
         }
         returned = run_in_worker(
             logits.ENTRY,
@@ -274,7 +273,7 @@ class _Run:
     def _footprint(self, chosen: Chosen) -> Footprint:
         from ondevice_sdk.backends import registry
 
-        size = sum(Path(name).stat().st_size for name in chosen.model.files or (chosen.model.path,))
+        size = chosen.model.size()
         shape = gguf.read_header(chosen.model.path).shape if chosen.model.format == "gguf" else None
         if shape is None:
             return Footprint(size, 0, 0)

@@ -18,6 +18,7 @@ from ondevice_sdk.backends.api import (
     PromptProgress,
     Request,
 )
+from ondevice_sdk.backends.calibration import MANY_ROWS
 from ondevice_sdk.errors import GenerationFailed
 
 _MOST_FAILURES: Final = 8  # steps in a row that raise before the engine is given up
@@ -43,7 +44,7 @@ class StepBudget:
     UNWATCHED_S: Final = 0.25
     START: Final = 64
     MOST: Final = 512
-    GRAIN: Final = 64
+    GRAIN: Final = MANY_ROWS
 
     def __init__(self) -> None:
         self.tokens = self.START

@@ -51,6 +51,7 @@ def write(
         )
     try:
         import gguf
+        import numpy as np
     except ImportError as error:
         hint = "pip install 'ondevice-sdk[llama-cpp]'"
         raise BackendUnavailable("gguf is not installed", reason=str(error), hint=hint) from error
@@ -68,13 +69,9 @@ def write(
                 for tensor in tensors:
                     values, size = layout.BLOCKS[tensor.format]
                     row = tensor.columns // values * size
-                    dtype, dimensions = _dtype(tensor), (tensor.rows, row)
-                    if tensor.format == "F32":
-                        dimensions = (tensor.rows, tensor.columns)
+                    dimensions = (tensor.rows, row) if tensor.rows > 1 else (row,)
                     kind = gguf.GGMLQuantizationType[tensor.format]
-                    writer.add_tensor_info(
-                        tensor.name, dimensions if tensor.rows > 1 else dimensions[1:], dtype, tensor.size, kind
-                    )
+                    writer.add_tensor_info(tensor.name, dimensions, np.dtype(np.uint8), tensor.size, kind)
                 writer.write_header_to_file()
                 writer.write_kv_data_to_file()
                 writer.write_ti_data_to_file()
@@ -94,19 +91,12 @@ def _file_type(quantisation: str) -> int:
     return next((number for number, name in layout.FILE_TYPES.items() if name == quantisation), 0)
 
 
-def _dtype(tensor: layout.Tensor) -> Any:
-    import numpy as np
-
-    return np.dtype(np.float32 if tensor.format == "F32" else np.uint8)
-
-
-def _data(tensor: layout.Tensor, units: dict[str, NDArray[np.uint8]]) -> NDArray[Any]:
+def _data(tensor: layout.Tensor, units: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
     import numpy as np
 
     if tensor.rows == 1:  # the weights of a norm
-        return np.ones(tensor.values, np.float32)
-    data = np.resize(units[tensor.format], tensor.size)
-    return data.view(np.float32) if tensor.format == "F32" else data
+        return np.ones(tensor.values, np.float32).view(np.uint8)
+    return np.resize(units[tensor.format], tensor.size)
 
 
 def _unit(kind: str, seed: int) -> NDArray[np.uint8]:
