@@ -27,11 +27,12 @@ from ondevice_sdk.backends.api import (
     Usage,
 )
 from ondevice_sdk.engine import grammar
+from ondevice_sdk.engine.generation import Generation
 from ondevice_sdk.engine.prefix import GRID, SlotPool, shared_chunks
 from ondevice_sdk.engine.prompts import Layout, lay_out
 from ondevice_sdk.engine.sampling import Sampler, check_sampling
 from ondevice_sdk.engine.scoring import Scoring, continuation_tokens
-from ondevice_sdk.engine.sequence import Generation, Room, Sequence
+from ondevice_sdk.engine.sequence import Room, Sequence
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed, InputTooLong, OnDeviceError, Unsupported
 
 if TYPE_CHECKING:
