@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ondevice_sdk.device import cgroup
+from ondevice_sdk.device import cgroup, cores
 from ondevice_sdk.device.limits import Bound, narrow
 from ondevice_sdk.types import DeviceProfile
 
@@ -69,11 +69,16 @@ def read(system: Path = Path("/"), process: Process | None = None, machine: str 
     total, available, words = narrow(physical, bounds)
     notes.extend(words)
 
-    logical = process.cpus if process.cpus is not None else frozenset(cpu.cores or {0: ("", "")})
-    if cpu.cores and len(logical) < len(cpu.cores):
-        notes.append(f"CPU affinity: {len(logical)} of {len(cpu.cores)} logical CPUs")
+    known = cpu.cores or {number: ("", f"cpu{number}") for number in process.cpus or {0}}
+    if process.cpus is not None and len(process.cpus) < len(known):
+        notes.append(f"CPU affinity: {len(process.cpus)} of {len(known)} logical CPUs")
     # Two threads on one core share its arithmetic: count cores, not threads.
-    usable = max(1, len({cpu.cores.get(number, ("", f"cpu{number}")) for number in logical}))
+    every = cores.read(system / "sys/devices", known)
+    allowed = cores.usable(every, process.cpus)
+    fast = cores.fast(allowed)
+    if len(fast) < len(allowed):
+        notes.append(f"performance cores: {len(fast)} of {len(allowed)}")
+    usable = max(1, len(fast))
     quota = cgroup.cpu_quota(system, membership, mountinfo)
     if quota is not None and quota < usable:
         notes.append(f"cgroup CPU quota: {quota:g} CPUs")
@@ -83,7 +88,7 @@ def read(system: Path = Path("/"), process: Process | None = None, machine: str 
         machine=machine or platform.machine(),
         cpu_name=cpu.name or "unknown",
         instruction_sets=cpu.instruction_sets,
-        physical_cores=max(1, len(set(cpu.cores.values()))),
+        physical_cores=len(every),
         usable_cores=usable,
         memory_bytes=total,
         memory_available_bytes=available,
