@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import importlib.resources
 import re
-import tomllib
 from collections import Counter
 from typing import get_args
 
@@ -31,6 +28,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 @functools.cache
 def load() -> tuple[ModelSpec, ...]:
     """The models of the catalogue that ships with the package, in its order (small to large within a family)."""
+    import importlib.resources  # slow, as tomllib is, and workers need the other modules of this package only
+
     text = (importlib.resources.files(__package__) / "models.toml").read_text(encoding="utf-8")
     return parse(text, where="models.toml")
 
@@ -41,6 +40,8 @@ def parse(text: str, where: str = "catalogue") -> tuple[ModelSpec, ...]:
     Raises:
         ConfigurationError: it is not TOML, has unknown or missing keys, wrong types, or contradicts itself.
     """
+    import tomllib
+
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -67,6 +68,8 @@ def get(name: str) -> ModelSpec:
     specs = {spec.name: spec for spec in load()}
     if name in specs:
         return specs[name]
+    import difflib
+
     near = difflib.get_close_matches(name, specs, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the catalogue has: {', '.join(specs)}"
     raise ConfigurationError(f"there is no model {name!r} in the catalogue", hint=hint)

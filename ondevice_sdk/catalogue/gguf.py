@@ -101,13 +101,37 @@ def read_header(path: Path | str) -> GgufHeader:
         ModelCorrupt: it is not a whole GGUF file, or one that no honest tool writes.
         OSError: it cannot be read.
     """
-    path = Path(path)
+    return _read(Path(path)).header
+
+
+@dataclass(frozen=True, slots=True)
+class GgufTensor:
+    """Where a tensor lies in its file. `kind` is ggml's number of its format, `columns` the length of a row."""
+
+    name: str
+    kind: int
+    columns: int
+    rows: int  # 1: a vector
+    offset: int  # bytes from the begin of the file
+
+    @property
+    def values(self) -> int:
+        """How many numbers it holds."""
+        return self.columns * self.rows
+
+
+def read_tensors(path: Path | str) -> tuple[GgufTensor, ...]:
+    """The tensors of a file, as its header lists them; errors as `read_header`."""
+    return _read(Path(path)).tensors()
+
+
+def _read(path: Path) -> _Walk:
     with path.open("rb") as file:
         start = file.read(len(MAGIC))
         if start != MAGIC:
             raise ModelCorrupt(f"{path.name} is not a GGUF file", expected="GGUF", actual=start.hex())
         try:
-            return _Walk(file, os.fstat(file.fileno()).st_size).header()
+            return _Walk(file, os.fstat(file.fileno()).st_size)
         except (struct.error, ValueError) as error:
             raise ModelCorrupt(f"{path.name} is a damaged or cut GGUF file: {error}", expected="GGUF") from error
 
@@ -126,8 +150,17 @@ class _Walk:
         self._at = len(MAGIC)
         self._steps = 0
         self._arrays: dict[str, _Array] = {}
+        self._listed: list[tuple[str, int, tuple[int, ...], int]] = []  # tensors: name, kind, sizes, offset in the data
+        self._start = 0  # of the data
+        self.header = self._header()
 
-    def header(self) -> GgufHeader:
+    def tensors(self) -> tuple[GgufTensor, ...]:
+        return tuple(
+            GgufTensor(name, kind, sizes[0], math.prod(sizes[1:]), self._start + offset)
+            for name, kind, sizes, offset in self._listed
+        )
+
+    def _header(self) -> GgufHeader:
         version = self._number("<I")
         if version not in _VERSIONS:
             raise ValueError(f"version {version} is not known")
@@ -201,7 +234,8 @@ class _Walk:
             if max(values, length, offset) > _MAX_BYTES:
                 raise ValueError("a tensor is impossibly large")
             extents.append((offset, offset + length))
-        start = -(-self._at // alignment) * alignment
+            self._listed.append((name, kind, sizes, offset))
+        start = self._start = -(-self._at // alignment) * alignment
         end = 0
         for begin, finish in sorted(extents):
             if begin < end:

@@ -26,9 +26,11 @@ def list_models(as_json: Json = False) -> None:
     if not installed:
         print("no models are installed; `ondevice explain` shows what fits, `ondevice models pull NAME` installs")
         return
-    made = output.table("model", "variant", "format", ">size", "licence", "sha256")
+    made = output.table("model", "variant", "format", ">size", "licence", "sha256", "optimised copy")
     for model in installed:
-        made.add_row(model.name, model.variant, model.format, output.size(model.size), model.licence, model.sha256[:12])
+        copy = "" if model.optimised is None else f"{model.optimised.layout}, {output.size(model.optimised.size)}"
+        size, digest = output.size(model.size), model.sha256[:12]
+        made.add_row(model.name, model.variant, model.format, size, model.licence, digest, copy)
     output.show(made)
 
 
@@ -60,6 +62,32 @@ def add(
         output.show_json(model)
         return
     print(f"{model.name}:{model.variant}  {output.size(model.size)}  sha256 {model.sha256}")
+
+
+@app.command()
+def optimise(
+    name: Name,
+    variant: Annotated[Optional[str], typer.Option(help="int4, int8, ...")] = None,  # noqa: UP045  # typer
+    again: Annotated[bool, typer.Option("--again", help="Measure anew although that was done here before.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the copy of an installed model that is fastest on this processor and as exact; takes minutes."""
+    with output.progress(f"optimise {name}", quiet=as_json) as on_progress:
+        found = models.optimise(name, variant=variant, again=again, on_progress=on_progress)
+    if as_json:
+        output.show_json(found)
+        return
+    if found.tried:
+        made = output.table("layout", ">size", ">prompt", ">one stream", ">eight streams", ">all", ">KL", "verdict")
+        for each in found.tried:
+            speed = each.speed_up
+            figures = () if speed is None else (speed.prompt, speed.decode, speed.batched, speed.score)
+            times = [f"{figure.value:.2f}x" for figure in figures] or [""] * 4
+            kl = "" if each.kl is None else f"{each.kl.value:.4f}"
+            made.add_row(each.layout, output.size(each.size), *times, kl, each.verdict)
+        output.show(made)
+    print(f"{found.name}:{found.variant}  {output.size(found.size)}  {found.path}")
+    print(found.reason)
 
 
 @app.command()

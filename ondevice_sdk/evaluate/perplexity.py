@@ -11,22 +11,20 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeGuard, cast
+from typing import Final
 
-from ondevice_sdk.backends.api import ErrorInfo, Footprint, LoadOptions
+from ondevice_sdk.backends.api import Footprint, LoadOptions
 from ondevice_sdk.catalogue import gguf
 from ondevice_sdk.chooser import Chooser, Chosen, Settings
-from ondevice_sdk.errors import ConfigurationError, NoModelFits, WorkerCrashed
-from ondevice_sdk.evaluate import logits
-from ondevice_sdk.evaluate.logits import LEAST_WINDOWS, WindowSums
+from ondevice_sdk.errors import ConfigurationError, NoModelFits
 from ondevice_sdk.evaluate.report import Baseline, Row, model_name
 from ondevice_sdk.intervals import Interval, bootstrap
-from ondevice_sdk.runtime import protocol
-from ondevice_sdk.runtime.probe_worker import run_in_worker
-from ondevice_sdk.runtime.wire import ProtocolError
+from ondevice_sdk.quantise import logits
+from ondevice_sdk.quantise.divergence import divergence_of, mean, read_windows
+from ondevice_sdk.quantise.logits import LEAST_WINDOWS, WindowSums
 from ondevice_sdk.selection import usable_memory
 from ondevice_sdk.store import Store
-from ondevice_sdk.types import DeviceProfile, JsonValue, ModelInfo, PrivacyLevel, Progress
+from ondevice_sdk.types import DeviceProfile, ModelInfo, PrivacyLevel, Progress
 
 __all__ = ["Comparison", "Perplexity", "divergence", "perplexity", "rows"]
 
@@ -37,7 +35,6 @@ LEAST_WINDOW: Final = 16
 # many of them always fit into one.
 MOST_TOKENS: Final = 32_768
 _CHARACTERS_PER_TOKEN: Final = 8  # no more are sent for each token that is wanted; English has between 4 and 5
-_SILENCE_S: Final = 900.0  # for loading the models, and for one window
 _MOST_NLL: Final = 700.0  # nats a token: of more there is no exponential
 
 
@@ -189,23 +186,18 @@ def divergence(
         windows=len(windows),
         window=window,
         perplexity=bootstrap(windows, _perplexity),
-        source_perplexity=bootstrap(windows, lambda drawn: _exponential(_mean(drawn, lambda each: each.source_nll))),
+        source_perplexity=bootstrap(windows, lambda drawn: _exponential(mean(drawn, lambda each: each.source_nll))),
         perplexity_ratio=bootstrap(
-            windows, lambda drawn: _exponential(_mean(drawn, lambda each: each.nll - each.source_nll))
+            windows, lambda drawn: _exponential(mean(drawn, lambda each: each.nll - each.source_nll))
         ),
-        kl=bootstrap(windows, lambda drawn: _mean(drawn, lambda each: each.kl)),
-        top1_agreement=bootstrap(windows, lambda drawn: _mean(drawn, lambda each: each.agreed)),
+        kl=divergence_of(windows),
+        top1_agreement=bootstrap(windows, lambda drawn: mean(drawn, lambda each: each.agreed)),
         seconds=time.monotonic() - started,
     )
 
 
 def _perplexity(drawn: Sequence[WindowSums]) -> float:
-    return _exponential(_mean(drawn, lambda each: each.nll))
-
-
-def _mean(drawn: Sequence[WindowSums], value: Callable[[WindowSums], float]) -> float:
-    """Mean over tokens: the ratio of the sums over windows."""
-    return sum(map(value, drawn)) / sum(each.tokens for each in drawn)
+    return _exponential(mean(drawn, lambda each: each.nll))
 
 
 def _exponential(nll: float) -> float:
@@ -231,24 +223,17 @@ class _Run:
         settings = Settings(privacy=self.privacy, context=self.window)
         chosen = [Chooser(dataclasses.replace(settings, model=name), self.store, device).resolve() for name in names]
         self._check_memory(chosen, device)
-        arguments: dict[str, JsonValue] = {
-            "model": _to_load(chosen[0]),
-            "source": _to_load(chosen[1]) if len(chosen) > 1 else None,
-            "text": joined(texts, self.tokens * _CHARACTERS_PER_TOKEN),
-            "tokens": self.tokens,
-            "window": self.window,
-            "threads": device.threads,
-        }
-        returned = run_in_worker(
-            logits.ENTRY,
+        sums = read_windows(
+            [(each.entry, each.model) for each in chosen],
+            joined(texts, self.tokens * _CHARACTERS_PER_TOKEN),
+            tokens=self.tokens,
+            window=self.window,
+            threads=device.threads,
             privacy=self.privacy,
-            arguments=arguments,
-            read=[path for each in chosen for path in (each.model.path, *each.model.files)],
-            timeout_s=_SILENCE_S,
             worker_command=self.worker_command,
             on_progress=self._report,
         )
-        return chosen, read_answer(returned.value, self.window, self.tokens // self.window)
+        return chosen, sums
 
     def _check(self) -> None:
         if self.window < LEAST_WINDOW:
@@ -292,11 +277,6 @@ def _detect() -> DeviceProfile:
     return detect()
 
 
-def _to_load(chosen: Chosen) -> JsonValue:
-    model = dataclasses.asdict(chosen.model)
-    return {"entry": chosen.entry, "model": {**model, "files": list(chosen.model.files)}}
-
-
 def joined(texts: str | Sequence[str], most: int) -> str:
     """The texts as one with blank lines between, up to `most` characters."""
     if isinstance(texts, str):
@@ -308,51 +288,3 @@ def joined(texts: str | Sequence[str], most: int) -> str:
         pieces.append(text[:most])
         most -= len(text) + 2
     return "\n\n".join(pieces)
-
-
-def read_answer(value: JsonValue, window: int, most: int) -> list[WindowSums]:
-    """The sums that a worker, which is not trusted, gave for at most so many windows.
-
-    Raises:
-        WorkerCrashed: no honest worker answers this. Otherwise the error that it reports.
-    """
-    answer = value if isinstance(value, dict) else {}
-    if "error" in answer:
-        raise _reported(answer["error"])
-    rows = answer.get("windows")
-    if not isinstance(rows, list) or not LEAST_WINDOWS <= len(rows) <= most:
-        raise _broken()
-    return [_sums(row, logits.scored(window)) for row in rows]
-
-
-def _sums(row: JsonValue, tokens: int) -> WindowSums:
-    if not isinstance(row, list) or len(row) != 5:
-        raise _broken()
-    count, nll, source_nll, kl, agreed = row
-    if type(count) is not int or type(agreed) is not int or count != tokens or not 0 <= agreed <= tokens:
-        raise _broken()
-    if not (_is_amount(nll) and _is_amount(source_nll) and _is_amount(kl)):
-        raise _broken()
-    return WindowSums(count, nll, source_nll, kl, agreed)
-
-
-def _is_amount(value: JsonValue) -> TypeGuard[float]:
-    return type(value) is float and math.isfinite(value) and value >= 0
-
-
-def _reported(value: JsonValue) -> Exception:
-    fields = value if isinstance(value, dict) else {}
-    code, message, hint, data = (fields.get(name) for name in ("code", "message", "hint", "data"))
-    if not isinstance(code, str) or not isinstance(message, str) or not isinstance(data, dict):
-        return _broken()
-    if hint is not None and not isinstance(hint, str):
-        return _broken()
-    try:
-        info = ErrorInfo(code, message, hint, cast("dict[str, str | int | None]", data))
-        return protocol.restore(info, protocol.LOAD_ERRORS | protocol.REQUEST_ERRORS)
-    except ProtocolError:
-        return _broken()
-
-
-def _broken() -> WorkerCrashed:
-    return WorkerCrashed("the worker gave an answer that is none")

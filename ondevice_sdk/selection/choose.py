@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 
 from ondevice_sdk.catalogue.spec import ModelSpec, Variant
 from ondevice_sdk.errors import NoModelFits
+from ondevice_sdk.selection import copies as copying
 from ondevice_sdk.selection import score as scoring
 from ondevice_sdk.selection import speed
 from ondevice_sdk.selection.memory import Plan, plan, usable_memory
-from ondevice_sdk.selection.need import BackendOffer, Need
+from ondevice_sdk.selection.need import BackendOffer, CopyOffer, Need
 from ondevice_sdk.types import Candidate, DeviceProfile, Prefer, Selection
 
 LEAST_DECODE = 4.0  # tokens/s, about as fast as people read; below it a model is not offered unless asked for
@@ -34,14 +35,16 @@ def select(
     backends: Sequence[BackendOffer],
     installed: frozenset[tuple[str, str]],
     need: Need,
+    copies: Sequence[CopyOffer] = (),
 ) -> Selection:
     """Weigh all candidates: those that can run, best first, then the others with the reason against each.
 
     `installed` has (model, variant); it is noted on the candidates and does not change the order (see
     `choose_installed`). A model that `need` names is only measured against its own variants, and is not refused for
-    being slow or no chat model: the app asked for it.
+    being slow or no chat model: the app asked for it. With an optimised copy in `copies` a candidate has its memory and
+    speed, where it fits.
     """
-    weighed = sorted(_weigh_all(device, specs, backends, installed, need), key=_order)
+    weighed = sorted(_weigh_all(device, specs, backends, installed, need, copies), key=_order)
     accepted = [candidate for candidate, _ in weighed if candidate.rejected is None]
     rejected = [candidate for candidate, _ in weighed if candidate.rejected is not None]
     ranked = [dataclasses.replace(candidate, rank=rank) for rank, candidate in enumerate(accepted, start=1)]
@@ -66,6 +69,7 @@ def _weigh_all(
     backends: Sequence[BackendOffer],
     installed: frozenset[tuple[str, str]],
     need: Need,
+    copies: Sequence[CopyOffer],
 ) -> Iterator[tuple[Candidate, float]]:
     for spec in specs:
         if need.model is not None and spec.name != need.model:
@@ -75,7 +79,10 @@ def _weigh_all(
                 continue
             for offer in _readers(variant, backends):
                 if need.backends is None or offer.name in need.backends:
-                    yield _weigh(device, spec, variant, offer, (spec.name, variant.name) in installed, need)
+                    made = (copy for copy in copies if (copy.name, copy.variant) == (spec.name, variant.name))
+                    copy = next((each for each in made if each.backend == offer.name), None)
+                    here = (spec.name, variant.name) in installed
+                    yield _weigh(device, spec, variant, offer, here, need, copy)
 
 
 def _readers(variant: Variant, backends: Sequence[BackendOffer]) -> Sequence[BackendOffer]:
@@ -84,30 +91,42 @@ def _readers(variant: Variant, backends: Sequence[BackendOffer]) -> Sequence[Bac
 
 
 def _weigh(
-    device: DeviceProfile, spec: ModelSpec, variant: Variant, offer: BackendOffer, installed: bool, need: Need
+    device: DeviceProfile,
+    spec: ModelSpec,
+    variant: Variant,
+    offer: BackendOffer,
+    installed: bool,
+    need: Need,
+    copy: CopyOffer | None,
 ) -> tuple[Candidate, float]:
     """A candidate without its rank, and its score."""
     shape, weights = spec.shape, variant.size(spec.shape)
     planned = plan(device, spec, variant, offer, need)
     expected = speed.predict(device, shape, variant, need.prompt_tokens, offer.calibration)
-    usable = usable_memory(device)
+    usable, memory = usable_memory(device), planned.memory_bytes
+    against = None if copy is None else copying.objection(device, shape, copy, planned, offer, need.prefer)
+    if copy is not None and against is None:
+        weights, memory = copy.size, copying.memory_bytes(shape, copy, planned, offer)
+        expected = expected.times(copy.prompt, copy.decode)
     candidate = Candidate(
         name=spec.name,
         variant=variant.name,
         backend=offer.name,
-        memory_bytes=planned.memory_bytes,
+        memory_bytes=memory,
         ttft_s=_three_digits(expected.ttft_s),
         prefill_tokens_per_s=_three_digits(expected.prefill_tokens_per_s),
         decode_tokens_per_s=_three_digits(expected.decode_tokens_per_s),
         installed=installed,
         calibrated=expected.calibrated,
         rejected=_objection(spec, variant, offer, need, planned, usable, expected.decode_tokens_per_s),
+        layout=copy.layout if copy is not None and against is None else None,
+        notes=() if against is None else (against,),
     )
     total = scoring.score(
         need.prefer,
         quality=scoring.effective_quality(spec, variant),
         answer_seconds=expected.ttft_s + scoring.TYPICAL_ANSWER / expected.decode_tokens_per_s,
-        memory_bytes=planned.memory_bytes,
+        memory_bytes=memory,
         bytes_per_token=speed.bytes_per_token(shape, weights, need.prompt_tokens),
         on_battery=bool(device.on_battery),
     )
@@ -145,9 +164,10 @@ def _reason(need: Need, ranked: Sequence[Candidate], rejected: Sequence[Candidat
     if ranked:
         best = ranked[0]
         why = f"{_WHY[need.prefer]} of {len(ranked)} that can run" if len(ranked) > 1 else "the only one that can run"
+        copy = "" if best.layout is None else f", as its optimised copy in {best.layout}"
         return (
             f"{best.name}:{best.variant} with {best.backend} is {why} here: about {best.decode_tokens_per_s:.0f} "
-            f"tokens/s in {_size(best.memory_bytes)}."
+            f"tokens/s in {_size(best.memory_bytes)}{copy}."
         )
     if rejected:
         nearest = min(rejected, key=lambda each: (each.memory_bytes, each.name, each.variant, each.backend))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from ondevice_sdk.backends.api import Footprint, KvType, LoadOptions
+from ondevice_sdk.backends.api import PREFIX_CACHE_BYTES, Footprint, KvType, LoadOptions
 from ondevice_sdk.catalogue.spec import ModelSpec, Variant
 from ondevice_sdk.selection.need import BackendOffer, Need
 from ondevice_sdk.types import DeviceProfile
@@ -15,6 +15,7 @@ LEAST_MARGIN: Final = 40_000_000  # bytes of the available memory that are never
 MARGIN_SHARE: Final = 0.1  # or this share of it where that is more
 CONTEXTS: Final = (8192, 4096)  # tokens; the first that fits is used where the app asks for no particular one
 SEQUENCES: Final = 8  # at a time; more gained nothing in most formats measured
+PREFIX_CACHE_SHARE: Final = 0.25  # of what a model leaves free: most that it remembers of finished requests
 LEAST_SHARE: Final = 256  # tokens of the context for each of them
 
 
@@ -43,6 +44,8 @@ def plan(device: DeviceProfile, spec: ModelSpec, variant: Variant, offer: Backen
     first: Plan | None = None
     for options in _ways(spec, offer, need):
         footprint = offer.estimate(spec.shape, variant.size(spec.shape), options)
+        left = max(0, usable - footprint.total)
+        options = replace(options, prefix_cache_bytes=min(PREFIX_CACHE_BYTES, int(PREFIX_CACHE_SHARE * left)))
         made = Plan(options, footprint, footprint.total <= usable)
         if made.fits:
             return made

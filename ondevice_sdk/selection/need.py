@@ -59,6 +59,23 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyOffer:
+    """An installed variant's copy in a layout that was measured to be faster with a backend on a processor.
+
+    `stale` says why it is not to be used here; empty where it was measured on this processor with this library.
+    """
+
+    name: str
+    variant: str
+    backend: str
+    layout: str
+    size: int
+    prompt: float  # times as fast as the model's own file
+    decode: float
+    stale: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class BackendOffer:
     """A backend as the choice sees it: what it reads, whether it works here, and how it predicts memory."""
 

@@ -12,7 +12,7 @@ from ondevice_sdk.catalogue.plain import build
 from ondevice_sdk.catalogue.spec import ModelSpec
 from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.selection.choose import select
-from ondevice_sdk.selection.need import BackendOffer, Estimate, Need
+from ondevice_sdk.selection.need import BackendOffer, CopyOffer, Estimate, Need
 from ondevice_sdk.types import DeviceProfile, Selection
 
 FORMAT = 1
@@ -42,6 +42,7 @@ class _Record:
     backends: tuple[_Offer, ...]
     installed: tuple[_Installed, ...]
     need: Need
+    copies: tuple[CopyOffer, ...] = ()
 
 
 def record(
@@ -50,6 +51,7 @@ def record(
     backends: Sequence[BackendOffer],
     installed: frozenset[tuple[str, str]],
     need: Need,
+    copies: Sequence[CopyOffer] = (),
 ) -> dict[str, Any]:
     """The inputs of `select` as values that `json.dumps` takes. They hold no text of the user's."""
     offers = tuple(
@@ -57,7 +59,7 @@ def record(
         for each in backends
     )
     on_disk = tuple(_Installed(*each) for each in sorted(installed))
-    return dataclasses.asdict(_Record(FORMAT, device, tuple(specs), offers, on_disk, need))
+    return dataclasses.asdict(_Record(FORMAT, device, tuple(specs), offers, on_disk, need, tuple(copies)))
 
 
 def replay(recorded: object, estimates: Mapping[str, Estimate]) -> Selection:
@@ -84,4 +86,4 @@ def replay(recorded: object, estimates: Mapping[str, Estimate]) -> Selection:
         for each in data.backends
     ]
     installed = frozenset((each.name, each.variant) for each in data.installed)
-    return select(data.device, data.specs, offers, installed, data.need)
+    return select(data.device, data.specs, offers, installed, data.need, data.copies)

@@ -52,6 +52,16 @@ class Speed:
     ttft_s: float
     calibrated: bool
 
+    def times(self, prompt: float, decode: float) -> Speed:
+        """The speed of what is so many times as fast."""
+        first = 1.0 / self.decode_tokens_per_s
+        return Speed(
+            self.prefill_tokens_per_s * prompt,
+            self.decode_tokens_per_s * decode,
+            (self.ttft_s - first) / prompt + first / decode,
+            self.calibrated,
+        )
+
 
 def predict(
     device: DeviceProfile, shape: ModelShape, variant: Variant, prompt_tokens: int, calibration: Calibration | None

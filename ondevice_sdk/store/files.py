@@ -117,6 +117,13 @@ def make_read_only(path: Path) -> None:
         path.chmod(0o400)
 
 
+def settle(path: Path) -> None:
+    """Make a finished file private and read-only, with its bytes on the disk."""
+    path.chmod(0o600)
+    sync_file(path)
+    make_read_only(path)
+
+
 def sync_dir(path: Path) -> None:
     """Wait until the names in a directory are on the disk; systems that cannot do that for directories are let be."""
     if os.name != "posix":

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ondevice_sdk.store.derived import OptimisedCopy
 from ondevice_sdk.store.manifest import DigestOrigin
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
-    """A model in the store. `size` is in bytes, `sha256` that of its first or only file, `installed_at` UTC."""
+    """A model in the store. `size` is in bytes, `sha256` that of its first or only file, `installed_at` UTC.
+
+    `optimised` is its copy in a layout that is faster on a processor, if one was made.
+    """
 
     name: str
     variant: str
@@ -21,6 +25,7 @@ class InstalledModel:
     licence: str
     source: str
     digest_origin: DigestOrigin
+    optimised: OptimisedCopy | None = None
 
 
 @dataclass(frozen=True, slots=True)

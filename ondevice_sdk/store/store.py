@@ -13,19 +13,19 @@ from pathlib import Path
 
 from ondevice_sdk.backends.api import LocalModel
 from ondevice_sdk.errors import ModelCorrupt, ModelNotInstalled, StoreError
-from ondevice_sdk.store import compiled, formats, manifest
+from ondevice_sdk.store import compiled, derived, formats, manifest
+from ondevice_sdk.store.copies import Copies
 from ondevice_sdk.store.files import (
     copy_file,
     hash_file,
     is_file_name,
-    make_read_only,
     private_dir,
     require_room,
+    settle,
     slug,
     split_name,
     store_errors,
     sync_dir,
-    sync_file,
     write_durably,
 )
 from ondevice_sdk.store.manifest import DigestOrigin, Manifest, ModelFile
@@ -52,6 +52,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.space = Workspace(root)
+        self.copies = Copies(self)
 
     @classmethod
     def open(cls, root: Path | None = None) -> Store:
@@ -98,7 +99,7 @@ class Store:
         """
         found = self.manifest(name, variant)
         for file, path in zip(found.files, self._paths(found), strict=True):
-            self._check(found, file, path, full=file.code is not None)
+            self._check(_label(found, file), _repair(found.name, found.variant), file, path, full=file.code is not None)
             with store_errors("read", self.root):
                 compiled.check(self.space, found, file, path)
         paths = tuple(str(path) for path in self._paths(found))
@@ -247,9 +248,7 @@ class Store:
         """Move checked files (by digest) to their places, then write the manifests: a crash leaves no half model."""
         with store_errors("write", self.root):
             for path in files.values():
-                path.chmod(0o600)
-                sync_file(path)
-                make_read_only(path)
+                settle(path)
             with self.space.lock("commit"):
                 private_dir(self.space.blobs)
                 for digest, path in files.items():
@@ -278,6 +277,8 @@ class Store:
         others = self._readable([entry for entry in self._entries() if entry not in gone])
         kept = {file.digest for found in others for file in found.files}
         freed = {f.digest: f.size for found in self._readable(gone) for f in found.files if f.digest not in kept}
+        copies = [copy.file for entry in gone if (copy := self.copies.find(*entry)) is not None]
+        freed |= {file.digest: file.size for file in copies if file is not None and file.digest not in kept}
         return Removal(self, gone, sum(freed.values()))
 
     # --- inside ---------------------------------------------------------------------------------------------------
@@ -308,7 +309,7 @@ class Store:
         readable = self._readable(entries)
         if len(readable) != len(entries):  # what a damaged manifest needs is unknown
             return
-        needed = {file.digest for found in readable for file in found.files}
+        needed = {file.digest for found in readable for file in found.files} | derived.sweep(self.space, readable)
         for blob in self.space.blobs.glob("*"):
             if blob.name not in needed:
                 blob.unlink()
@@ -325,6 +326,7 @@ class Store:
         return tuple(directory / file.name for file in found.files)
 
     def _describe(self, found: Manifest) -> InstalledModel:
+        copy = self.copies.find(found.name, found.variant)
         return InstalledModel(
             found.name,
             found.variant,
@@ -336,11 +338,10 @@ class Store:
             found.licence,
             found.source,
             found.digest_origin,
+            None if copy is None else derived.describe(self.space, copy),
         )
 
-    def _check(self, found: Manifest, file: ModelFile, path: Path, *, full: bool = False) -> None:
-        hint = _repair(found.name, found.variant)
-        label = f"{file.name} of {found.name}:{found.variant}"
+    def _check(self, label: str, hint: str | None, file: ModelFile, path: Path, *, full: bool = False) -> None:
         with store_errors("read", self.root):
             try:
                 size = path.stat().st_size
@@ -358,7 +359,11 @@ class Store:
         try:
             found = self.manifest(name, variant)
             for file, path in zip(found.files, self._paths(found), strict=True):
-                self._check(found, file, path, full=True)
+                self._check(_label(found, file), _repair(name, variant), file, path, full=True)
+            copy = self.copies.find(name, variant)
+            if copy is not None and copy.file is not None:
+                label, hint = f"the optimised copy of {name}:{variant}", f"ondevice models optimise {name}:{variant}"
+                self._check(label, f"{hint} --again", copy.file, self.space.blob(copy.file.digest), full=True)
         except (ModelCorrupt, ModelNotInstalled) as error:
             expected, actual = getattr(error, "expected", None), getattr(error, "actual", None)
             return VerifyResult(name, variant, ok=False, reason=error.message, expected=expected, actual=actual)
@@ -386,6 +391,10 @@ def now() -> str:
 
 def _repair(name: str, variant: str) -> str:
     return f"ondevice models pull {name}:{variant}"
+
+
+def _label(found: Manifest, file: ModelFile) -> str:
+    return f"{file.name} of {found.name}:{found.variant}"
 
 
 def _set_key(found: Manifest) -> str:

@@ -24,7 +24,6 @@ from ondevice_sdk.errors import (
     OnDeviceError,
     WorkerCrashed,
 )
-from ondevice_sdk.evaluate.logits import ENTRY, WindowSums
 from ondevice_sdk.evaluate.perplexity import (
     MOST_TOKENS,
     Comparison,
@@ -32,9 +31,10 @@ from ondevice_sdk.evaluate.perplexity import (
     divergence,
     joined,
     perplexity,
-    read_answer,
     rows,
 )
+from ondevice_sdk.quantise.divergence import read_answer
+from ondevice_sdk.quantise.logits import ENTRY, WindowSums
 from ondevice_sdk.runtime import protocol
 from ondevice_sdk.runtime.probe_worker import run_in_worker
 from ondevice_sdk.runtime.wire import ProtocolError

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ondevice_sdk.backends.api import Batch, ModelRunner, Segment
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed
-from ondevice_sdk.evaluate.logits import check_vocabularies, scored, split, window_sums, working_bytes
+from ondevice_sdk.quantise.logits import check_vocabularies, scored, split, window_sums, working_bytes
 
 LN2 = math.log(2)
 SOURCE = (1 / 2, 1 / 4, 1 / 8, 1 / 8)

