@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 export CI = true
 export ORT_DISABLE_TELEMETRY = 1
 
-.PHONY: help demo test fast lint types imports check bench nightly clean
+.PHONY: help demo test fast lint types imports check bench bench-large nightly clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 $(VENV)/.made: pyproject.toml constraints.txt scripts/make_environment.sh
 	@PYTHON="$(PYTHON)" bash scripts/make_environment.sh $(VENV)
@@ -36,15 +36,32 @@ imports: $(VENV)/.made
 
 check: lint types imports  ## lint, types, import contracts
 
-bench: $(VENV)/.made  ## what things cost here: about 25 minutes on a quiet machine
+bench: $(VENV)/.made  ## what things cost here, SmolLM2: hours on a quiet machine; QUICK=--quick for a first look
 	@$(BIN)/ondevice models pull smollm2-135m-instruct
 	@$(BIN)/python scripts/bench_import.py
-	@$(BIN)/python scripts/bench_start.py
 	@$(BIN)/python scripts/bench_seal.py
 	@$(BIN)/python scripts/bench_cache.py
-	@$(BIN)/ondevice bench smollm2-135m-instruct
+	@$(BIN)/python scripts/bench_start.py $(QUICK)
+	@$(BIN)/python scripts/bench_engine.py $(QUICK)
+	@$(BIN)/python scripts/bench_speculation.py $(QUICK)
+	@$(BIN)/python scripts/bench_latency.py $(QUICK)
+	@$(BIN)/python scripts/bench_prefix.py $(QUICK)
+	@$(BIN)/python scripts/bench_prefix.py --disk $(QUICK)
+	@$(BIN)/python scripts/bench_peers.py $(PEERS) $(QUICK)
+	@$(BIN)/ondevice bench smollm2-135m-instruct $(QUICK)
 	@$(BIN)/python scripts/check_predictions.py
 	@$(BIN)/python scripts/check_selection.py
+
+LARGE := random:llama-3.2-1b:Q4_0
+
+bench-large: $(VENV)/.made  ## the same for files in the shape of a model of a billion parameters (made once, 3.3 GB)
+	@$(BIN)/python scripts/bench_engine.py $(LARGE) random:llama-3.2-1b:BF16 --pairs 20 $(QUICK)
+	@$(BIN)/python scripts/bench_engine.py --memory $(LARGE) random:llama-3.2-1b:BF16 --pairs 10 $(QUICK)
+	@$(BIN)/python scripts/bench_start.py $(LARGE) $(QUICK)
+	@$(BIN)/python scripts/bench_latency.py $(LARGE) $(QUICK)
+	@$(BIN)/python scripts/bench_prefix.py $(LARGE) $(QUICK)
+	@$(BIN)/python scripts/bench_prefix.py --disk $(LARGE) $(QUICK)
+	@$(BIN)/python scripts/bench_peers.py $(LARGE) --documents 8 $(PEERS) $(QUICK)
 
 nightly: $(VENV)/.made  ## the long ones: 20,000 mutated models, the seal as four users, quality (ONDEVICE_EVAL_DATA)
 	@$(BIN)/ondevice models pull smollm2-135m-instruct

@@ -9,7 +9,9 @@ from ondevice_sdk.device import detect
 from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.types import DeviceProfile, PrivacyLevel
 
-MeasureName = Literal["prompt", "decode", "first_token", "batched", "documents", "cold"]
+MeasureName = Literal[
+    "prompt", "decode", "first_token", "batched", "documents", "streamed", "sampled", "schema", "cold"
+]
 
 MEASURES: Final[tuple[MeasureName, ...]] = get_args(MeasureName)
 PAIRS: Final = 8

@@ -7,7 +7,7 @@ nothing is left out because it happens in another process.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -19,12 +19,13 @@ from ondevice_sdk.bench.memory import children, peak_bytes
 from ondevice_sdk.bench.process import Child
 from ondevice_sdk.bench.report import batched_name
 from ondevice_sdk.bench.stations import Loaded, Served, Station, Target, cold, loaded, served
+from ondevice_sdk.bench.streams import ENDLESS, stream_speed
 from ondevice_sdk.device import bandwidth
 from ondevice_sdk.engine.prefix import GRID
 from ondevice_sdk.runtime.channel import Channel
 from ondevice_sdk.runtime.child import WorkerProcess
 from ondevice_sdk.runtime.handshake import seal
-from ondevice_sdk.types import Message
+from ondevice_sdk.types import JsonValue, Message
 
 S = TypeVar("S", bound=Station)
 
@@ -65,7 +66,7 @@ def prompt(station: Loaded, turn: int) -> Sequence[Sample]:
 
 
 def decode(station: Loaded, turn: int) -> Sequence[Sample]:
-    """Write tokens one by one, and read memory as fast as it goes right before."""
+    """Write tokens one by one, none of them drafted, and read memory as fast as it goes right before."""
     sizes, target = station.target.sizes, station.target
     text = station.prompt(sizes.decode_prompt_tokens)
     steps = sizes.decode_tokens - 1
@@ -74,7 +75,7 @@ def decode(station: Loaded, turn: int) -> Sequence[Sample]:
 
     def ours() -> float:
         nonlocal in_model
-        timing = station.session.generate([text], sizes.decode_tokens)[0]
+        timing = station.session.generate([text], sizes.decode_tokens, stepwise=True)[0]
         in_model = timing.usage.decode_s / (timing.end_s - timing.prompt_s)
         return timing.decode_tokens_per_s
 
@@ -162,13 +163,44 @@ def documents(station: Served, turn: int) -> Sequence[Sample]:
     return [Sample("documents_per_minute", *station.both(turn, ours, theirs))]
 
 
+def streamed(station: Served, turn: int) -> Sequence[Sample]:
+    """One greedy stream of an app, through the public call."""
+    return [_stream(station, turn, "streamed_tokens_per_s", sampled=False)]
+
+
+def sampled(station: Served, turn: int) -> Sequence[Sample]:
+    """The same with the client's default sampling; the bare library uses its own samplers, set alike."""
+    return [_stream(station, turn, "sampled_tokens_per_s", sampled=True)]
+
+
+def schema(station: Served, turn: int) -> Sequence[Sample]:
+    """The same held to a JSON schema, greedily; the bare library writes what it likes."""
+    return [_stream(station, turn, "schema_tokens_per_s", sampled=False, form=ENDLESS)]
+
+
+def _stream(
+    station: Served, turn: int, figure: str, *, sampled: bool, form: Mapping[str, JsonValue] | None = None
+) -> Sample:
+    sizes = station.target.sizes
+    text = station.document(sizes.decode_prompt_tokens)
+    length = station.ai.count_tokens([Message("user", text)])
+    speed, theirs = station.both(
+        turn,
+        lambda: stream_speed(station.ai, text, sizes.decode_tokens, sampled=sampled, form=form),
+        lambda bare: (
+            (sizes.decode_tokens - 1) / bare.generate([text], [length], sizes.decode_tokens, sampled=sampled).decode_s
+        ),
+    )
+    return Sample(figure, speed, theirs)
+
+
 def cold_start(station: Station, turn: int) -> Sequence[Sample]:  # noqa: ARG001 - the app goes first: it counts the prompt
     """A new app process, a new worker, the model loaded, the first answer; and the memory that took."""
     target = station.target
     sizes, conditions = target.sizes, target.conditions
     text = prompts.words(sizes.first_token_prompt_tokens, station.seed())
     began = time.monotonic()
-    with Child("ondevice_sdk.bench.app", environment={"ONDEVICE_HOME": str(target.store.root)}) as app:
+    with Child.of_module("ondevice_sdk.bench.app", environment={"ONDEVICE_HOME": str(target.store.root)}) as app:
         app.tell(
             model=target.subject.model,
             privacy=conditions.privacy,
@@ -220,7 +252,12 @@ LOADED: Final[Sequence[Measure[Loaded]]] = (
     Measure("first_token", loaded, first_token),
     Measure("batched", loaded, batched, 0.35),
 )
-SERVED: Final[Sequence[Measure[Served]]] = (Measure("documents", served, documents, 0.35, warm_up=False),)
+SERVED: Final[Sequence[Measure[Served]]] = (
+    Measure("documents", served, documents, 0.35, warm_up=False),
+    Measure("streamed", served, streamed),
+    Measure("sampled", served, sampled),
+    Measure("schema", served, schema),
+)
 COLD: Final[Sequence[Measure[Station]]] = (Measure("cold", cold, cold_start, 0.5),)
 
 

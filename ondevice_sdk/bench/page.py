@@ -12,6 +12,7 @@ from ondevice_sdk.bench.report import Figure, Report, SubjectResult, batched_siz
 
 _SECTIONS: Final[Sequence[tuple[str, Sequence[str]]]] = (
     ("Speed", ("prompt_tokens_per_s", "decode_tokens_per_s", "documents_per_minute", "read_bandwidth_share")),
+    ("Streams", ("streamed_tokens_per_s", "sampled_tokens_per_s", "schema_tokens_per_s")),
     ("Time to the first token", ("first_token_warm_s", "first_token_cached_s", "first_token_cold_s")),
     ("Memory", ("peak_memory_bytes",)),
 )

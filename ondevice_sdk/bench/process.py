@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -19,27 +19,36 @@ _WORDS: Final = 300  # characters of a child's complaint that are passed on
 
 
 class Child:
-    """A Python process of this package's. It ends with the block, and when this process ends in whatever way."""
+    """A process that ends with the block, and when this process ends in whatever way."""
 
-    def __init__(self, module: str, *, environment: Mapping[str, str] | None = None) -> None:
-        """Start `python -m module`.
+    def __init__(self, command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> None:
+        """Start the command, with these variables besides those of this process.
 
         Raises:
-            ConfigurationError: there is no Python to start.
+            ConfigurationError: it cannot be started.
         """
-        path = {"PYTHONPATH": os.pathsep.join(module_path()), "PYTHONSAFEPATH": "1"}
         try:
             self._process = subprocess.Popen(
-                [*python_command(None), "-B", "-m", module],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **path, **(environment or {})},
+                env={**os.environ, **(environment or {})},
                 start_new_session=True,  # Ctrl-C in the terminal is this process's business
             )
         except OSError as error:
             raise ConfigurationError(f"a process for the benchmark cannot be started: {error}") from error
         self.pid = self._process.pid
+
+    @classmethod
+    def of_module(cls, module: str, *, environment: Mapping[str, str] | None = None) -> Self:
+        """Start `python -m module`, with the modules that this process has.
+
+        Raises:
+            ConfigurationError: there is no Python to start.
+        """
+        path = {"PYTHONPATH": os.pathsep.join(module_path()), "PYTHONSAFEPATH": "1"}
+        return cls([*python_command(None), "-B", "-m", module], environment={**path, **(environment or {})})
 
     def tell(self, **order: object) -> None:
         """Send an object.
@@ -73,6 +82,12 @@ class Child:
         if "error" in answer:
             raise GenerationFailed(f"a process of the benchmark failed: {str(answer['error'])[:_WORDS]}")
         return answer
+
+    def end_input(self) -> None:
+        """Tell it that nothing more comes; it may still answer. Idempotent."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
 
     def close(self) -> None:
         """End it. Idempotent."""

@@ -11,6 +11,7 @@ from typing import Final
 from ondevice_sdk import errors
 from ondevice_sdk.backends.api import (
     GREEDY,
+    Capability,
     Done,
     Event,
     Failed,
@@ -28,7 +29,7 @@ from ondevice_sdk.errors import GenerationFailed
 from ondevice_sdk.runtime.executor import Executor, Ticket
 
 _PATIENCE_S: Final = 3600.0  # for a request; a large model on a busy machine
-_INSTANT_S: Final = 1e-6  # between two events that arrived together
+INSTANT_S: Final = 1e-6  # between two events that arrived together
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +68,21 @@ class Session:
         assert isinstance(event.result, Tokenized)
         return event.result.counts
 
-    def generate(self, texts: Sequence[str], tokens: int) -> list[Timing]:
+    def generate(self, texts: Sequence[str], tokens: int, *, stepwise: bool = False) -> list[Timing]:
         """Continue the texts greedily, all at a time, with exactly so many tokens each.
+
+        Args:
+            texts: prompts.
+            tokens: to write.
+            stepwise: a pass of the model for each token, as a bare loop has it: nothing is drafted. It is the engine's
+                deterministic way, for want of another switch; where an engine has none, it is as always.
 
         Raises:
             GenerationFailed: fewer tokens came. WorkerCrashed, InputTooLong, ... : as from a client.
         """
-        timings = self._run([Generate(Raw((Segment(t),)), tokens, GREEDY, ignore_eos=True) for t in texts])
+        exact = stepwise and Capability.DETERMINISTIC in self.executor.loaded.capabilities
+        prompts = [Raw((Segment(text),)) for text in texts]
+        timings = self._run([Generate(p, tokens, GREEDY, ignore_eos=True, deterministic=exact) for p in prompts])
         if any(timing.usage.completion_tokens != tokens for timing in timings):
             raise GenerationFailed("fewer tokens came than were asked for", hint="the context is too short")
         return timings
@@ -124,4 +133,4 @@ class _Watched:
         assert isinstance(last, Done)
         read = (now for now, event in self._arrivals if isinstance(event, PromptProgress) and event.done == event.total)
         prompt = next(read, end)
-        return prompt - start, max(end, prompt + _INSTANT_S) - start, last
+        return prompt - start, max(end, prompt + INSTANT_S) - start, last

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from ondevice_sdk import Client
-from ondevice_sdk.backends.api import LoadOptions
 from ondevice_sdk.bench import library, prompts
 from ondevice_sdk.bench.conditions import Conditions, Sizes, device_with
 from ondevice_sdk.bench.library import BareLibrary
@@ -158,7 +157,7 @@ def loaded(target: Target) -> Iterator[Loaded]:
         executor = open_executor(
             target.chosen.entry,
             target.chosen.model,
-            LoadOptions(target.chosen.context_tokens, sequences, target.device.threads),
+            replace(target.chosen.options, max_sequences=sequences, threads=target.device.threads),
             isolation="process",
             privacy=target.conditions.privacy,
         )

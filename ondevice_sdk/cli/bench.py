@@ -31,7 +31,10 @@ def bench(
     ] = None,
     measure: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="With commas between: prompt, decode, first_token, batched, documents, cold. Default: all."),
+        typer.Option(
+            help="With commas between: prompt, decode, first_token, batched, documents, streamed, sampled, schema, "
+            "cold. Default: all."
+        ),
     ] = None,
     against_library: Annotated[
         bool, typer.Option("--against-library/--no-against-library", help="Also the bare library, in turns.")

@@ -179,7 +179,7 @@ def test_the_page_is_whole_and_needs_nothing_else() -> None:
     ):
         assert expected in shown_text
     assert HOSTILE in shown_text  # as text
-    assert page.tags.count("svg") == 10  # ratios, eight figures, the curve
+    assert page.tags.count("svg") == 13  # ratios, eleven figures, the curve
     with pytest.raises(AssertionError):
         Page("<div><p></div></p>")  # the parser does notice
 

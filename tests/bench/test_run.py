@@ -22,12 +22,15 @@ LOADED_FIGURES = {
     "prompt_tokens_per_s", "decode_tokens_per_s", "decode_in_model_share", "first_token_warm_s", "first_token_cached_s",
     "batched_1_tokens_per_s", "batched_3_tokens_per_s",
 }  # fmt: skip
+SERVED_FIGURES = {
+    "documents_per_minute", "streamed_tokens_per_s", "sampled_tokens_per_s", "schema_tokens_per_s",
+}  # fmt: skip
 COLD_FIGURES = {
     "first_token_cold_s", "app_import_s", "choose_s", "seal_s", "worker_start_s", "load_s", "first_prompt_s",
     "peak_memory_bytes", "peak_worker_bytes", "peak_app_bytes",
 }  # fmt: skip
-COMPARED = {
-    "prompt_tokens_per_s", "decode_tokens_per_s", "read_bandwidth_share", "first_token_warm_s", "documents_per_minute",
+COMPARED = SERVED_FIGURES | {
+    "prompt_tokens_per_s", "decode_tokens_per_s", "read_bandwidth_share", "first_token_warm_s",
     "batched_1_tokens_per_s", "batched_3_tokens_per_s", "first_token_cold_s", "peak_memory_bytes",
 }  # fmt: skip
 
@@ -79,7 +82,7 @@ def test_a_random_model_beside_the_bare_library(store: Store) -> None:
     result = measure(subject, pairs=1, sizes=SIZES, store=store)
     assert result.random
     assert result.quantisation == "Q8_0"
-    assert set(result.figures) == LOADED_FIGURES | COLD_FIGURES | {"documents_per_minute", "read_bandwidth_share"}
+    assert set(result.figures) == LOADED_FIGURES | COLD_FIGURES | SERVED_FIGURES | {"read_bandwidth_share"}
     assert {name for name, figure in result.figures.items() if figure.ratio is not None} == COMPARED
     assert result.notes == ()
     check(result, 1)
@@ -114,6 +117,9 @@ def test_the_bare_library_counts_as_ours_and_ends_with_its_block(store: Store) -
         assert loop.tokens == (30, 77) == tuple(station.session.count(texts))
         assert min(loop.prompt_s, loop.decode_s) > 0
         assert station.bare.generate(["short"], [50], 2).tokens != (50,)  # brought to 50 by repeating
+        assert station.bare.generate(["short"], [50], 3, sampled=True).decode_s > 0
+        first, again = station.bare.ask_again(texts[1], 77, 5)
+        assert 0 < again < first
         pid = station.bare.pid
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
@@ -126,7 +132,7 @@ def test_a_bare_library_that_cannot_load_is_an_error(echo_path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["this", "ondevice_sdk.bench.nothing"])
 def test_a_child_that_talks_nonsense_or_ends_is_an_error(module: str) -> None:
-    with Child(module) as child, pytest.raises(GenerationFailed):  # the first prints a poem
+    with Child.of_module(module) as child, pytest.raises(GenerationFailed):  # the first prints a poem
         child.hear()
 
 
@@ -142,6 +148,7 @@ def test_batch_sizes_without_room_are_left_out(echo_path: Path, store: Store) ->
     assert set(result.figures) == {"batched_1_tokens_per_s", "batched_3_tokens_per_s"}
 
 
+@pytest.mark.slow
 def test_typed_errors(echo_path: Path, store: Store) -> None:
     def go(model: str | Subject, *, pairs: int = 1, context: int | None = None, threads: int | None = None) -> None:
         conditions = Conditions(context, threads)
