@@ -68,9 +68,9 @@ class Constraint:
         self._np = np
         self._matcher = matcher
         self._vocabulary = vocabulary
-        self._end_tokens = end_tokens
-        self._ignore_eos = ignore_eos
+        self._ends = end_tokens if ignore_eos else []  # what must not come though the constraint allows it
         self._bits = allocate_token_bitmask(1, vocabulary)
+        self._bytes = self._bits.view(np.uint8)[0]
 
     @property
     def finished(self) -> bool:
@@ -79,7 +79,24 @@ class Constraint:
 
     def possible(self) -> bool:
         """Whether some token may come next."""
-        return bool(self._allowed().any())
+        self._compute()
+        return bool(self._bits.any())
+
+    def allows(self, token: int) -> bool:
+        """Whether this token may come next; much less work than a mask."""
+        return token not in self._ends and self._matcher.validate_tokens([token]) == 1
+
+    def fitting(self, tokens: list[int]) -> int:
+        """How many of the tokens, from the first one on, may come next one after another."""
+        return int(self._matcher.validate_tokens(tokens))
+
+    def forced(self) -> list[int]:
+        """The tokens that have to come next.
+
+        They are cut as the tokeniser would cut the text; what could be cut otherwise once more follows is left out, and
+        so all is where the tokeniser is not known to be consistent.
+        """
+        return list(self._matcher.compute_ff_tokens())
 
     def mask(self, logits: NDArray[np.float32]) -> bool:
         """Exclude what may not come next, in place; False if nothing may.
@@ -87,14 +104,15 @@ class Constraint:
         Raises:
             SchemaUnsupported: the constraint became too complex for llguidance.
         """
-        allowed = self._allowed()
-        if not allowed.any():
+        self._compute()
+        if not self._bits.any():
             return False
-        self._np.copyto(logits, -self._np.inf, where=~allowed)
+        excluded = self._np.unpackbits(~self._bytes, count=self._vocabulary, bitorder="little")
+        logits[excluded.view(self._np.bool_)] = -self._np.inf
         return True
 
     def accept(self, token: int) -> None:
-        """Move on by a token that the mask allowed.
+        """Move on by a token that the constraint allows.
 
         Raises:
             GenerationFailed: the token does not fit.
@@ -102,17 +120,13 @@ class Constraint:
         if not self._matcher.consume_token(token):
             raise GenerationFailed("the output left its constraint")
 
-    def _allowed(self) -> NDArray[np.bool_]:
-        from llguidance.numpy import fill_next_token_bitmask
-
-        fill_next_token_bitmask(self._matcher, self._bits)
+    def _compute(self) -> None:
+        """Set the bits of the tokens that may come next."""
+        self._matcher.unsafe_compute_mask_ptr(self._bits.ctypes.data, self._bits.nbytes)
         if self._matcher.is_error():
             raise SchemaUnsupported("the constraint is too complex")
-        bits = self._np.unpackbits(self._bits.view(self._np.uint8)[0], bitorder="little")
-        allowed: NDArray[np.bool_] = bits[: self._vocabulary].view(self._np.bool_)
-        if self._ignore_eos:
-            allowed[self._end_tokens] = False
-        return allowed
+        for token in self._ends:
+            self._bytes[token >> 3] &= ~(1 << (token & 7)) & 0xFF
 
 
 def _source(grammar: Grammar) -> str:

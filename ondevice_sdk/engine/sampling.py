@@ -60,19 +60,36 @@ class Sampler:
         if self._options.repetition_penalty != 1.0:
             self._seen[token] = None
 
+    @property
+    def greedy(self) -> bool:
+        """Whether it always takes the largest logit."""
+        return self._options.temperature == 0 or self._options.top_k == 1
+
     def pick(self, logits: NDArray[np.float32]) -> int:
-        """The next token. Overwrites logits of penalised tokens; `-inf` excludes a token.
+        """`penalise`, then `draw`."""
+        self.penalise(logits)
+        return self.draw(logits)
+
+    def penalise(self, logits: NDArray[np.float32]) -> None:
+        """Lower the logits of tokens that were generated before, in place; once for every token to be drawn."""
+        if not self._seen:
+            return
+        seen = np.fromiter(self._seen, np.intp, len(self._seen))
+        penalty = np.float32(self._options.repetition_penalty)
+        values = logits[seen]
+        logits[seen] = np.where(values > 0, values / penalty, values * penalty)
+
+    def draw(self, logits: NDArray[np.float32]) -> int:
+        """The next token; `-inf` excludes a token.
 
         Raises:
             GenerationFailed: the logits are not numbers, or exclude every token.
         """
-        if self._seen:
-            self._penalise(logits)
         best = int(np.argmax(logits))  # a NaN counts as the largest
         if not math.isfinite(logits[best]):
             raise GenerationFailed("the model gave logits that are not numbers")
         options = self._options
-        if options.temperature == 0 or options.top_k == 1:
+        if self.greedy:
             return best
         tokens, values = self._kept(logits, float(logits[best]))
         if options.min_p > 0:
@@ -81,12 +98,6 @@ class Sampler:
         mass = np.cumsum(np.exp(values / options.temperature))
         drawn = int(np.searchsorted(mass, self._random.random() * mass[-1], side="right"))
         return int(tokens[min(drawn, len(tokens) - 1)])
-
-    def _penalise(self, logits: NDArray[np.float32]) -> None:
-        seen = np.fromiter(self._seen, np.intp, len(self._seen))
-        penalty = np.float32(self._options.repetition_penalty)
-        values = logits[seen]
-        logits[seen] = np.where(values > 0, values / penalty, values * penalty)
 
     def _kept(self, logits: NDArray[np.float32], top: float) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """What top-k and top-p keep: tokens, and their logits less the highest. Never sorts the whole vocabulary."""

@@ -4,12 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ondevice_sdk.backends.api import GREEDY, Failed, Generate, Generated, Grammar, Sampling
+from ondevice_sdk.engine.grammar import Constraint, GrammarCompiler
 from ondevice_sdk.testing import answer, drain
 
-from .support import chat, echo_engine, generated, raw
+from .support import chat, echo_engine, echo_runner, generated, raw
 
 HOT = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, seed=3)
 
@@ -124,3 +127,74 @@ def test_constrained_and_free_requests_run_together(tmp_path: Path) -> None:
     assert generated(events["free"]).text == "hello"
     assert generated(events["choice"]).text == "no"
     assert set(generated(events["raw"]).text) <= {"x", "y"}
+
+
+def constraint(tmp_path: Path, grammar: Grammar, *, ignore_eos: bool = False) -> Constraint:
+    runner = echo_runner(tmp_path)
+    compiler = GrammarCompiler(runner.grammar_tokenizer, runner.vocabulary, runner.end_tokens)
+    return compiler.compile(grammar, ignore_eos=ignore_eos)
+
+
+def allowed(state: Constraint) -> NDArray[np.intp]:
+    logits = np.zeros(261, np.float32)
+    possible = state.mask(logits)
+    tokens = np.flatnonzero(np.isfinite(logits))
+    return tokens if possible else tokens[:0]
+
+
+RECORD = schema(
+    {
+        "type": "object",
+        "properties": {
+            "größe": {"enum": ["klein", "groß", "🦊"]},
+            "n": {"type": "number", "minimum": -5, "maximum": 12},
+            "kind": {"const": "é"},
+            "tags": {"type": "array", "items": {"type": "string", "maxLength": 3}, "maxItems": 2},
+        },
+        "required": ["größe", "n", "kind", "tags"],
+        "additionalProperties": False,
+    }
+)
+
+
+@pytest.mark.parametrize("ignore_eos", [False, True])
+@pytest.mark.parametrize("grammar", [RECORD, Grammar("regex", "a{2,9}b?"), Grammar("choice", choices=("a", "ab", "x"))])
+@pytest.mark.parametrize("seed", range(6))
+def test_the_quick_answers_agree_with_the_mask(tmp_path: Path, grammar: Grammar, ignore_eos: bool, seed: int) -> None:
+    state, random, text = constraint(tmp_path, grammar, ignore_eos=ignore_eos), np.random.default_rng(seed), b""
+    jumps = 0
+    for _ in range(80):
+        tokens = allowed(state)
+        assert [token for token in range(261) if state.allows(token)] == tokens.tolist()
+        if not len(tokens):
+            break
+        forced = state.forced()
+        jumps += len(forced)
+        token = int(random.choice(tokens))
+        assert state.fitting([token]) == 1
+        assert state.fitting([token, 257]) <= 1, "a special token never fits"
+        if forced:
+            assert tokens.tolist() == [forced[0]]
+            assert state.fitting(forced) == len(forced)
+        if token == 260:
+            assert not ignore_eos
+            break
+        state.accept(token)
+        text += bytes((token,))
+        if state.finished:
+            break
+    text.decode()
+    if grammar is RECORD:
+        assert jumps > 20
+        assert json.loads(text)["kind"] == "é"
+
+
+def test_a_number_of_tokens_that_fills_no_word(tmp_path: Path) -> None:
+    # 261 tokens are not a multiple of 32: the bits behind them must not make a dead end look open.
+    state = constraint(tmp_path, Grammar("regex", "ab"), ignore_eos=True)
+    for token in b"ab":
+        assert state.possible()
+        state.accept(token)
+    assert not state.possible()
+    assert not state.mask(np.zeros(261, np.float32))
+    assert state.forced() == []
