@@ -16,6 +16,8 @@ from ondevice_sdk.chat import Chat
 from ondevice_sdk.client import Client
 from ondevice_sdk.errors import *  # noqa: F403  # every error is public
 from ondevice_sdk.errors import __all__ as _errors
+from ondevice_sdk.prefix_cache import PrefixCache
+from ondevice_sdk.privacy.vault import CallerKey, KeyringKey, MemoryKey
 from ondevice_sdk.stream import Stream
 from ondevice_sdk.tasks.forms import Entities, KeyPhrases, Languages, PersonalData, Sentiment, Topics
 from ondevice_sdk.types import (
@@ -49,6 +51,7 @@ __all__ = [
     "AsyncClient",
     "AsyncStream",
     "Availability",
+    "CallerKey",
     "Candidate",
     "Chat",
     "Client",
@@ -59,12 +62,15 @@ __all__ = [
     "Generation",
     "JsonValue",
     "KeyPhrases",
+    "KeyringKey",
     "Languages",
     "Mechanism",
+    "MemoryKey",
     "Message",
     "ModelInfo",
     "PersonalData",
     "Point",
+    "PrefixCache",
     "PrivacyReport",
     "Progress",
     "PromptProgress",

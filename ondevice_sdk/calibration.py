@@ -62,7 +62,7 @@ def measure(
     began = time.monotonic()
     returned = run_in_worker(
         "ondevice_sdk.runtime.calibrate:measure",
-        privacy=_best_privacy(),
+        privacy=best_privacy(),
         arguments={
             "entry": entry,
             "writer": calibrator.writer,
@@ -96,7 +96,7 @@ def threads(device: DeviceProfile) -> tuple[int, ...]:
     return tuple(dict.fromkeys((most, max(1, most // 2), 1)))
 
 
-def _best_privacy() -> PrivacyLevel:
+def best_privacy() -> PrivacyLevel:
     """No text is at stake: sealed where the system can do it, since model files are parsed by native code."""
     try:
         policy.check_available("strict")

@@ -78,7 +78,7 @@ class Call(Work, Generic[T]):
     Args:
         submit: starts a request.
         flow: the task; its first step is submitted at once.
-        on_progress: told of finished requests, and of prompt tokens where a step has a single request.
+        on_progress: told of the prompt tokens that a step has read, and of its finished requests.
         timeout: seconds until `DeadlineExceeded`.
         on_end: called once when the call is over, whatever way.
     """
@@ -100,6 +100,7 @@ class Call(Work, Generic[T]):
         self._on_end = on_end
         self._tickets: list[Ticket] = []
         self._results: list[requests.Result | None] = []
+        self._prompts: dict[int, requests.PromptProgress] = {}  # how far each request's prompt is
         self._stage = ""
         self._deltas: list[PromptProgress | TextDelta] = []
         self._outcome: tuple[T | None, BaseException | None] | None = None
@@ -186,9 +187,17 @@ class Call(Work, Generic[T]):
                     self._deltas.append(TextDelta(event.text))
                 else:
                     self._deltas.append(PromptProgress(event.done, event.total))
-                    if self._on_progress and len(self._tickets) == 1:
-                        self._on_progress(Progress("prompt", event.done, event.total, "tokens"))
+                    self._prompts[index] = event
+                    self._report_prompts()
         return None
+
+    def _report_prompts(self) -> None:
+        """Tell the prompt tokens of all requests of this step; how many there will be once all have begun."""
+        if self._on_progress:
+            begun = all(index in self._prompts or result is not None for index, result in enumerate(self._results))
+            done = sum(prompt.done for prompt in self._prompts.values())
+            total = sum(prompt.total for prompt in self._prompts.values()) if begun else None
+            self._on_progress(Progress("prompt", done, total, "tokens"))
 
     def _report(self) -> None:
         if self._on_progress:
@@ -197,7 +206,7 @@ class Call(Work, Generic[T]):
 
     def _resume(self, results: list[requests.Result] | None, error: BaseException | None) -> None:
         """Let the flow run to its next step, and submit that."""
-        self._tickets, self._results = [], []
+        self._tickets, self._results, self._prompts = [], [], {}
         try:
             if error is not None:
                 step = self._flow.throw(error)

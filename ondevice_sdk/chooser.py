@@ -17,7 +17,18 @@ from ondevice_sdk.backends.api import Backend, Capability, Footprint, LoadOption
 from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.call import ProgressCallback
 from ondevice_sdk.catalogue import Artifact, ModelSpec, Variant, gguf, layout
-from ondevice_sdk.selection import BackendOffer, Need, choose_installed, no_model_fits, plan, select, usable_memory
+from ondevice_sdk.selection import (
+    BackendOffer,
+    CopyOffer,
+    Need,
+    choose_installed,
+    no_model_fits,
+    objection,
+    plan,
+    select,
+    usable_memory,
+)
+from ondevice_sdk.store.derived import MeasuredOn
 from ondevice_sdk.types import (
     Availability,
     DeviceProfile,
@@ -31,7 +42,8 @@ from ondevice_sdk.types import (
 )
 
 if TYPE_CHECKING:
-    from ondevice_sdk.store import Store
+    from ondevice_sdk.prefix_cache import PrefixCache
+    from ondevice_sdk.store import InstalledModel, Store
 
 _NEEDED: dict[TaskName, frozenset[Capability]] = {
     "summarise": frozenset({Capability.GENERATE}),
@@ -52,6 +64,7 @@ class Settings:
     context: int | None = None
     keep_alive: float | None = None
     worker_command: tuple[str, ...] | None = None
+    prefix_cache: PrefixCache | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +109,8 @@ class Chooser:
             catalogue.get(name)  # raises, with the nearest names
         installed = frozenset((model.name, model.variant) for model in here)
         offers = self._offers()
-        selection = select(self._measured(offers), self._specs(), offers, installed, self._need(task, tokens))
+        device, need = self._measured(offers), self._need(task, tokens)
+        selection = select(device, self._specs(), offers, installed, need, self._copies(here))
         return selection, offers
 
     def resolve(self) -> Chosen:
@@ -150,6 +164,8 @@ class Chooser:
         if candidate is None:
             return self._outside_catalogue(selection)
         model = self._models().resolve(candidate.name, candidate.variant)
+        if candidate.layout is not None:  # a copy that was damaged meanwhile is as good as none
+            model = self._models().copies.resolve(model) or model
         offer = next(offer for offer in offers if offer.name == candidate.backend)
         spec = next(spec for spec in self._specs() if spec.name == candidate.name)
         fitting = plan(self._device(), spec, spec.variant(candidate.variant), offer, self._need())
@@ -161,7 +177,8 @@ class Chooser:
         known = {spec.name for spec in self._specs()}
         for model in self._models().installed():
             if model.name not in known and name in (None, model.name) and variant in (None, model.variant):
-                return self._weigh_file(self._models().resolve(model.name, model.variant))
+                copies = self._copies([model])
+                return self._weigh_file(self._models().resolve(model.name, model.variant), copies)
         if selection.chosen is None:
             self._require_backend({variant.format for spec in self._specs() for variant in spec.variants})
             raise no_model_fits(selection)
@@ -172,7 +189,7 @@ class Chooser:
             hint=f"ondevice models pull {wanted}",
         )
 
-    def _weigh_file(self, model: LocalModel) -> Chosen:
+    def _weigh_file(self, model: LocalModel, copies: Sequence[CopyOffer] = ()) -> Chosen:
         """A file outside the catalogue: weighed by its own header, refused with the numbers where it does not fit."""
         offer = self._require_backend({model.format})
         size = model.size()
@@ -184,11 +201,47 @@ class Chooser:
             spec = ModelSpec(model.name, model.name, header.shape, (variant,), "", "", must_accept=False, languages=())
             fitting = plan(self._device(), spec, variant, offer, self._need())
             options, needed = fitting.options, fitting.memory_bytes
+            if any(
+                objection(self._device(), header.shape, copy, fitting, offer, self.settings.prefer) is None
+                for copy in copies
+                if copy.backend == offer.name
+            ):
+                model = self._models().copies.resolve(model) or model
         room = usable_memory(self._device())
         if needed > room:
             reason = f"needs {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB can be used"
             raise errors.NoModelFits(f"{model.name} {reason}", rejections={model.name: reason})
         return self._choose(model, offer.name, options)
+
+    def _copies(self, installed: Sequence[InstalledModel]) -> list[CopyOffer]:
+        """The optimised copies of models, with what speaks against using them here."""
+        made, device = [], self._device()
+        found = [(model, model.optimised) for model in installed if model.optimised is not None]
+        backends = self._backends() if found else {}
+        for model, copy in found:
+            measured = copy.measured_on
+            backend = backends.get(measured.backend)
+            if backend is None or (relayer := backend.relayer()) is None:
+                continue
+            stale = ""
+            if measured.library != relayer.library:
+                stale = f"it was measured with {measured.library}, this is {relayer.library}"
+            elif measured != MeasuredOn.here(device, measured.backend, relayer.library):
+                stale = "it was measured on another processor"
+            speed = copy.speed_up
+            made.append(
+                CopyOffer(
+                    model.name,
+                    model.variant,
+                    measured.backend,
+                    copy.layout,
+                    copy.size,
+                    speed.prompt.value,
+                    speed.decode.value,
+                    stale,
+                )
+            )
+        return made
 
     def _require_backend(self, formats: set[str]) -> BackendOffer:
         """A usable backend that reads one of the formats, or the error that says what to install."""

@@ -32,6 +32,7 @@ from ondevice_sdk.options import (
     takes,
 )
 from ondevice_sdk.pipeline import Pipeline
+from ondevice_sdk.prefix_cache import PrefixCache
 from ondevice_sdk.stream import Stream
 from ondevice_sdk.tasks.analyse import analyse as analyse_flow
 from ondevice_sdk.tasks.counting import count_tokens as count_tokens_flow
@@ -82,6 +83,7 @@ class Client:
         prefer: what matters when the model is chosen.
         context: tokens of prompt and answer together; None: the model's own, at most 8,192.
         keep_alive: seconds after the last call until the model is unloaded (it comes back by itself); None: never.
+        prefix_cache: keeps what the model has read on the disk, encrypted; None: nothing is kept there.
         worker_command: how to start Python for the worker, where `sys.executable` is not Python.
         on_load: told how far the load of the model is.
         store: another store of models.
@@ -102,6 +104,7 @@ class Client:
         prefer: Prefer = "balanced",
         context: int | None = None,
         keep_alive: float | None = None,
+        prefix_cache: PrefixCache | None = None,
         worker_command: Sequence[str] | None = None,
         on_load: ProgressCallback | None = None,
         store: Store | None = None,
@@ -122,6 +125,8 @@ class Client:
             check_count("context", context, 64)
         if keep_alive is not None:
             check_seconds("keep_alive", keep_alive)
+        if not isinstance(prefix_cache, PrefixCache | None):
+            raise errors.ConfigurationError(f"prefix_cache must be a PrefixCache, not {type(prefix_cache).__name__}")
         for name, words in (("backends", backends), ("worker_command", worker_command)):
             if words is not None:
                 check_several(name, words)
@@ -138,6 +143,7 @@ class Client:
             context=context,
             keep_alive=keep_alive,
             worker_command=None if worker_command is None else tuple(worker_command),
+            prefix_cache=prefix_cache,
         )
         self._pipeline = Pipeline(Chooser(settings, store, device, specs), on_load)
 

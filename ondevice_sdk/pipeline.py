@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, TypeVar
 from ondevice_sdk import errors
 from ondevice_sdk.call import Call, ProgressCallback
 from ondevice_sdk.chooser import Chooser, Chosen
+from ondevice_sdk.prefix_cache import start_with
 from ondevice_sdk.runtime import forks
 from ondevice_sdk.tasks.flow import Flow
 from ondevice_sdk.types import Progress
 
 if TYPE_CHECKING:
     from ondevice_sdk.runtime.executor import Executor
+    from ondevice_sdk.runtime.prefixes import Prefixes
 
 T = TypeVar("T")
 
@@ -71,19 +73,27 @@ class Pipeline:
                 self._executor.close()
                 self._executor = None
             if self._executor is None:
-                from ondevice_sdk.runtime import open_executor
-
-                chosen, settings = self.resolve(), self.chooser.settings
-                self._executor = open_executor(
-                    chosen.entry,
-                    chosen.model,
-                    chosen.options,
-                    isolation=settings.isolation,
-                    privacy=settings.privacy,
-                    worker_command=settings.worker_command,
-                    on_progress=self._loading,
-                )
+                cache = self.chooser.settings.prefix_cache
+                if cache is None:
+                    self._executor = self._start()
+                else:
+                    self._executor = start_with(cache, self.resolve().model.sha256, self._start)
             return self._executor
+
+    def _start(self, prefixes: Prefixes | None = None) -> Executor:
+        from ondevice_sdk.runtime import open_executor
+
+        chosen, settings = self.resolve(), self.chooser.settings
+        return open_executor(
+            chosen.entry,
+            chosen.model,
+            chosen.options,
+            isolation=settings.isolation,
+            privacy=settings.privacy,
+            worker_command=settings.worker_command,
+            prefixes=prefixes,
+            on_progress=self._loading,
+        )
 
     @contextmanager
     def loaded(self) -> Iterator[Executor]:

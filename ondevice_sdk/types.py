@@ -301,6 +301,8 @@ class Candidate:
     """A model, variant and backend that was weighed. Exactly one of `rank` (from 1) and `rejected` is set.
 
     The speeds are predicted: from a measurement of this device where `calibrated`, else roughly from its description.
+    `layout` names the formats of the optimised copy that is used in place of the model's own file, None: there is none;
+    `notes` say more of that, such as why a copy is not used.
     """
 
     name: str
@@ -314,6 +316,8 @@ class Candidate:
     calibrated: bool = False
     rank: int | None = None
     rejected: str | None = None
+    layout: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

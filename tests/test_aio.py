@@ -11,7 +11,7 @@ import pytest
 
 from ondevice_sdk import AsyncClient, Sentiment, errors
 from ondevice_sdk.store import Store
-from ondevice_sdk.types import Completed
+from ondevice_sdk.types import Completed, Progress, PromptProgress
 
 pytestmark = pytest.mark.anyio
 
@@ -36,6 +36,20 @@ async def test_generate_and_stream(echo: AsyncClient) -> None:
     async with echo.stream("one two", temperature=0) as stream:
         events = [event async for event in stream.events()]
     assert isinstance(events[-1], Completed)
+    progress = [event for event in events if isinstance(event, PromptProgress)]
+    assert progress[-1].done == progress[-1].total > 0
+
+
+async def test_progress_of_load_and_prompt(echo_path: Path, store: Store) -> None:
+    told: list[Progress] = []
+    async with AsyncClient(echo_path, store=store, on_load=told.append) as client:
+        await client.generate("x" * 500, temperature=0, max_tokens=2, on_progress=told.append)
+    stages = [progress.stage for progress in told]
+    assert stages == sorted(stages, key=["loading", "prompt", "writing"].index)
+    last = {progress.stage: progress for progress in told}
+    assert (last["loading"].done, last["loading"].total) == (100, 100)
+    assert last["prompt"].done == last["prompt"].total >= 500  # type: ignore[operator]
+    assert last["prompt"].unit == "tokens"
 
 
 async def test_many_tasks_at_once(echo: AsyncClient) -> None:

@@ -103,6 +103,44 @@ def test_steps_follow_each_other_and_progress_is_told() -> None:
     ]
 
 
+def test_the_prompts_of_a_step_are_told_together() -> None:
+    desk = Desk()
+    told: list[Progress] = []
+    call = Call(desk.submit, two_steps(), on_progress=told.append)
+    one, two = desk.tickets
+    one.put(requests.PromptProgress("0", 64, 100))
+    call.advance()
+    two.put(requests.PromptProgress("1", 10, 20))
+    call.advance()
+    one.put(requests.PromptProgress("0", 100, 100))
+    one.answer(Tokenized((1,)))
+    call.advance()
+    two.put(requests.PromptProgress("1", 20, 20))
+    two.answer(Tokenized((1,)))
+    call.advance()
+    desk.tickets[2].put(requests.PromptProgress("2", 5, 5))
+    call.advance()
+    assert [(event.stage, event.done, event.total, event.unit) for event in told] == [
+        ("prompt", 64, None, "tokens"),  # nobody knows yet how long the other one is
+        ("prompt", 74, 120, "tokens"),
+        ("prompt", 110, 120, "tokens"),
+        ("reading", 1, 2, "requests"),
+        ("prompt", 120, 120, "tokens"),
+        ("reading", 2, 2, "requests"),
+        ("prompt", 5, 5, "tokens"),  # the next step begins anew
+    ]
+
+
+def test_requests_without_a_prompt_do_not_hide_the_total() -> None:
+    desk = Desk()
+    told: list[Progress] = []
+    call = Call(desk.submit, two_steps(), on_progress=told.append)
+    desk.tickets[0].answer(Tokenized((1,)))
+    desk.tickets[1].put(requests.PromptProgress("1", 10, 20))
+    call.advance()
+    assert told[-1] == Progress("prompt", 10, 20, "tokens")
+
+
 def test_a_failed_request_is_thrown_into_the_flow_and_cancels_its_siblings() -> None:
     desk = Desk()
     call = Call(desk.submit, two_steps())

@@ -35,6 +35,7 @@ def ondevice(tmp_path: Path) -> Command:
     return Command(tmp_path / "home")
 
 
+@pytest.mark.slow
 def test_models_add_list_verify_remove(ondevice: Command, echo_path: Path) -> None:
     added = json.loads(ondevice("models", "add", str(echo_path), "--name", "parrot", "--json").stdout)
     assert added["name"] == "parrot"
@@ -78,6 +79,7 @@ def test_backends(ondevice: Command) -> None:
     assert b"llama_cpp" in ondevice("backends").stdout
 
 
+@pytest.mark.slow
 def test_generate_and_standard_input(ondevice: Command, echo_path: Path) -> None:
     model = ("--model", str(echo_path), "--temperature", "0")
     assert ondevice("generate", "hello", *model).stdout == b"hello\n"
@@ -90,6 +92,7 @@ def test_chat_reads_lines(ondevice: Command, echo_path: Path) -> None:
     assert done.stdout == b"one\ntwo\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "stdin", "message"),
     [
@@ -126,6 +129,7 @@ def test_home_unset_or_read_only(ondevice: Command, tmp_path: Path) -> None:
     ondevice("explain", "--no-calibrate")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_quietly(ondevice: Command, tmp_path: Path) -> None:
     slow = tmp_path / "slow.echo"
     slow.write_text('{"ondevice-echo": 1, "context_tokens": 2048, "delay_s": 0.05}')

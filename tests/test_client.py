@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from ondevice_sdk import Client, Message, Sentiment, errors
 from ondevice_sdk.store import Store
-from ondevice_sdk.types import Completed, PromptProgress, TextDelta
+from ondevice_sdk.types import Completed, Progress, PromptProgress, TextDelta
 
 
 @pytest.fixture
@@ -219,6 +219,7 @@ def test_keep_alive_unloads_and_comes_back(echo_path: Path, store: Store) -> Non
         assert client.generate("b", temperature=0).text == "b"
 
 
+@pytest.mark.slow
 def test_a_forked_child_gets_its_own_worker(echo_path: Path, store: Store) -> None:
     code = f"""
 import os, sys
@@ -238,6 +239,7 @@ with Client({str(echo_path)!r}) as client:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_end_of_the_app_leaves_no_worker(how: signal.Signals, tmp_path: Path, store: Store) -> None:
     slow = tmp_path / "slow.echo"
@@ -390,6 +392,22 @@ class TestRealModel:
             stream.cancel()
             assert stream.result().finish_reason == "cancelled"
         assert ai.generate("Say hi.", max_tokens=4).text
+
+    @pytest.mark.slow
+    def test_a_long_prompt_is_told_while_it_is_read(self, ai: Client) -> None:
+        text = "The ferry leaves at nine. " * 60
+        told: list[Progress] = []
+        ai.generate(text, max_tokens=2, temperature=0, on_progress=told.append)
+        ai.analyse(text, Sentiment, on_progress=told.append)  # scored, not written
+        prompts = [progress for progress in told if progress.stage == "prompt"]
+        assert {progress.unit for progress in prompts} == {"tokens"}
+        ends = [number for number, progress in enumerate(prompts) if progress.done == progress.total]
+        assert ends[-1] == len(prompts) - 1
+        assert ends[0] > 0  # it was told before the end, too
+        with ai.stream("Say hello. " + text, max_tokens=2, temperature=0) as stream:
+            read = [event for event in stream.events() if isinstance(event, PromptProgress)]
+        assert read[0].done < read[-1].done == read[-1].total
+        assert [event.done for event in read] == sorted(event.done for event in read)
 
     def test_the_report_says_what_was_proved(self, ai: Client) -> None:
         report = ai.privacy_report()

@@ -123,7 +123,7 @@ def test_close_ends_calls_and_streams_in_other_threads(slow: Client) -> None:
 
     def stream() -> None:
         try:
-            with slow.stream("x" * 30, temperature=0) as events:
+            with slow.stream("x" * 400, temperature=0) as events:
                 next(iter(events))
                 reading.wait()
                 events.result()
@@ -203,6 +203,35 @@ def test_facts_count_as_calls_for_keep_alive(make_model: MakeModel) -> None:
     with Client(make_model(), keep_alive=0) as client:
         assert client.context_length == 2048
         assert gone(workers())
+
+
+def test_an_open_stream_keeps_the_model_loaded(make_model: MakeModel) -> None:
+    with Client(make_model(delay_s=0.005), keep_alive=0) as client:
+        with client.stream("x" * 100, temperature=0) as stream:
+            deltas = iter(stream)
+            first = next(deltas)
+            (worker,) = workers()
+            assert client.generate("another call ends", temperature=0).text == "another call ends"
+            assert workers() == [worker]
+            assert first + "".join(deltas) == "x" * 100
+        assert gone([worker])
+        with client.stream("again", temperature=0) as stream:
+            assert "".join(stream) == "again"
+
+
+def test_unloading_and_coming_back_leaves_nothing_in_the_app(make_model: MakeModel) -> None:
+    app = psutil.Process()
+
+    def cycle() -> tuple[int, int]:
+        assert client.generate("a", temperature=0).text == "a"
+        processes = workers()
+        client._pipeline.unload_idle()
+        assert gone(processes)
+        return app.num_fds(), threading.active_count()
+
+    with Client(make_model(), keep_alive=1000) as client:
+        first = cycle()
+        assert [cycle() for _ in range(2)] == [first] * 2
 
 
 # --- streams ----------------------------------------------------------------------------------------------------------
@@ -359,6 +388,7 @@ def test_each_of_many_has_its_deadline(slow: Client) -> None:
     assert idle(slow)
 
 
+@pytest.mark.slow
 def test_forgotten_many_are_cancelled(slow: Client) -> None:
     results = slow.generate_many(["x" * 50] * 30, temperature=0)
     next(results)
@@ -603,6 +633,7 @@ ENDLESS: list[Callable[[AsyncClient], Awaitable[object]]] = [
 DELAYS = (0, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", LOOPS)
 def test_cancellation_at_any_point_leaves_nothing(run: Any, make_model: MakeModel) -> None:
     async def main() -> None:
@@ -642,6 +673,7 @@ def test_native_cancellation_of_asyncio_leaves_nothing(make_model: MakeModel) ->
     asyncio.run(main())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", LOOPS)
 def test_iterators_left_early_need_no_aclose(run: Any, make_model: MakeModel) -> None:
     async def main() -> None:

@@ -13,9 +13,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from ondevice_sdk.backends.calibration import Calibrator
+from ondevice_sdk.backends.relayer import Relayer
 from ondevice_sdk.backends.requests import (
     GREEDY,
     Chat,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "PREFIX_CACHE_BYTES",
     "GREEDY",
     "RUNNER_CAPABILITIES",
     "Backend",
@@ -76,6 +78,7 @@ __all__ = [
     "Prompt",
     "PromptProgress",
     "Raw",
+    "Relayer",
     "Request",
     "Result",
     "Sampling",
@@ -154,6 +157,9 @@ class LocalModel:
 KvType = Literal["f16", "q8_0"]  # how keys and values are kept: 16 bits each, or 8.5
 
 
+PREFIX_CACHE_BYTES: Final = 256_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How to load a model.
@@ -167,6 +173,7 @@ class LoadOptions:
     threads: int | None = None
     batch_tokens: int = 512  # most tokens of one forward pass
     kv_type: KvType = "f16"
+    prefix_cache_bytes: int = PREFIX_CACHE_BYTES  # most that states of finished requests take, besides the KV cache
     on_progress: Callable[[float], None] | None = field(default=None, compare=False)  # share of the weights loaded
 
 
@@ -188,6 +195,14 @@ class Backend(ABC):
     def calibrator(self) -> Calibrator | None:
         """How to measure it on this device; None: its speeds are guessed from the device's description."""
         return None
+
+    def relayer(self) -> Relayer | None:
+        """How to write a model in formats that are faster here; None: it cannot."""
+        return None
+
+    def import_runtime(self) -> None:
+        """Import what `load` needs, where that takes long: called before it, and measured apart. May raise anything."""
+        return
 
     @abstractmethod
     def load(self, model: LocalModel, options: LoadOptions) -> Engine | ModelRunner:
@@ -225,6 +240,14 @@ class Engine(ABC):
     @abstractmethod
     def busy(self) -> bool:
         """Whether `step` has something to do."""
+
+    def idle(self) -> None:
+        """Called when there is nothing to do, after the results were sent; may take some 100 ms."""
+        return
+
+    def forget(self) -> None:
+        """Drop what is kept of requests that are over, on the disk too; those that run go on."""
+        return
 
     @abstractmethod
     def close(self) -> None:
@@ -268,6 +291,10 @@ class ModelRunner(ABC):
     chat_template: str | None = None  # Jinja source
     template_variables: Mapping[str, str] = MappingProxyType({})  # bos_token, eos_token ... as text
     special_capabilities: frozenset[Capability] = frozenset()  # beyond what the engine gives every runner
+    # What the states of `kv_save` depend on besides the model, such as "llama.cpp 0.3.36". Empty: no state outlives
+    # the process.
+    state_version: str = ""
+    most_parts: int = 1  # into how many parts `arrange` can split the KV cache
 
     @abstractmethod
     def tokenize(self, segments: Sequence[Segment]) -> list[int]:
@@ -298,6 +325,18 @@ class ModelRunner(ABC):
     @abstractmethod
     def kv_remove(self, sequence: int, start: int, end: int | None) -> None:
         """Forget cached positions [start, end); None: to the end."""
+
+    def arrange(self, parts: int) -> None:
+        """Forget all sequences, and split the KV cache.
+
+        Args:
+            parts: 1: all `max_sequences` share its cells, and attention runs over what any of them holds. More: the
+                sequences 0 to `parts` - 1 have `cache_tokens // parts` cells each, and there are no others.
+
+        Raises:
+            GenerationFailed: there is no memory for it; all share the cells now. MemoryError: the runner is lost.
+        """
+        raise NotImplementedError
 
     def kv_save(self, sequence: int) -> bytes:
         """State of a sequence, for `kv_load` of the same model."""

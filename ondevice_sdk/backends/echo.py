@@ -122,6 +122,7 @@ class _EchoRunner(ModelRunner):
     vocabulary = _VOCABULARY
     end_tokens = frozenset({_END})
     begin_token = _BEGIN
+    state_version = "echo 1"
     chat_template = _TEMPLATE
     template_variables: Mapping[str, str] = MappingProxyType({"bos_token": _SPECIAL[0], "eos_token": _SPECIAL[-1]})
 
@@ -140,6 +141,7 @@ class _EchoRunner(ModelRunner):
         self.max_logits = max(64, options.max_sequences)
         # Per sequence the tokens, and whether logits were wanted there: the answer begins after the first that was.
         self._cache: dict[int, list[tuple[int, bool]]] = {index: [] for index in range(options.max_sequences)}
+        self.most_parts, self._parts = options.max_sequences, 1
         self._spread = np.arange(_VOCABULARY) * 12.9898
         self._ballast: bytearray | None = bytearray(b"\x01") * settings.allocate_bytes
 
@@ -180,6 +182,10 @@ class _EchoRunner(ModelRunner):
         self._check_room()
         return self._np.stack(rows) if rows else self._np.empty((0, _VOCABULARY), self._np.float32)
 
+    def arrange(self, parts: int) -> None:
+        self._parts = parts
+        self._cache = {index: [] for index in range(parts if parts > 1 else self.max_sequences)}
+
     def kv_copy(self, source: int, target: int, start: int, end: int) -> None:
         self._cache[target][start:end] = self._cache[source][start:end]
 
@@ -203,6 +209,10 @@ class _EchoRunner(ModelRunner):
 
     def _check_room(self) -> None:
         """Refuse more cells than there are; what one sequence shares with another counts once."""
+        if self._parts > 1:
+            if max(map(len, self._cache.values())) > self.cache_tokens // self._parts:
+                raise GenerationFailed("a part of the cache is full")
+            return
         if sum(map(len, self._cache.values())) > self.cache_tokens:
             cells = {id(cell) for cached in self._cache.values() for cell in cached}
             if len(cells) > self.cache_tokens:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Optional, cast
 import typer
 
 from ondevice_sdk import Client, __version__, errors
-from ondevice_sdk.cli import bench, doctor, evaluate, output, perplexity
+from ondevice_sdk.cli import bench, cache, doctor, evaluate, output, perplexity
 from ondevice_sdk.cli import models as model_commands
 from ondevice_sdk.cli.calibrate import calibrate as calibrate_command
 from ondevice_sdk.cli.calibrate import measure_device
@@ -24,6 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(model_commands.app, name="models")
+app.add_typer(cache.app, name="cache")
 app.command()(calibrate_command)
 app.command()(doctor.doctor)
 app.command()(bench.bench)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ondevice_sdk import errors
-from ondevice_sdk.types import Progress, Selection
+from ondevice_sdk.types import Candidate, Progress, Selection
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -94,7 +94,7 @@ def show(renderable: object) -> None:
 
 def selection_table(selection: Selection) -> Table:
     """A selection as a table: the ranked, then the rejected with the reason."""
-    made = table(">#", "model", "variant", "backend", ">memory", ">first token", ">decode", "here", "why not")
+    made = table(">#", "model", "variant", "backend", ">memory", ">first token", ">decode", "here", "why not, notes")
     for candidate in selection.candidates:
         made.add_row(
             str(candidate.rank or "-"),
@@ -106,10 +106,16 @@ def selection_table(selection: Selection) -> Table:
             f"{'' if candidate.calibrated else '~'}{candidate.decode_tokens_per_s:.0f} tok/s"
             if candidate.decode_tokens_per_s
             else "",
-            "yes" if candidate.installed else "",
-            candidate.rejected or "",
+            _here(candidate),
+            "; ".join([*([candidate.rejected] if candidate.rejected else []), *candidate.notes]),
         )
     return made
+
+
+def _here(candidate: Candidate) -> str:
+    if candidate.layout is not None:
+        return f"yes, as {candidate.layout}"
+    return "yes" if candidate.installed else ""
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Sequence as SequenceOf
 from typing import TYPE_CHECKING
 
 from ondevice_sdk.backends.api import (
+    PREFIX_CACHE_BYTES,
     RUNNER_CAPABILITIES,
     Batch,
     Capability,
@@ -28,6 +29,8 @@ from ondevice_sdk.backends.api import (
 )
 from ondevice_sdk.engine import grammar
 from ondevice_sdk.engine.generation import Generation
+from ondevice_sdk.engine.lookup import PassCosts
+from ondevice_sdk.engine.parts import Demand, parts_for
 from ondevice_sdk.engine.prefix import GRID, SlotPool, shared_chunks
 from ondevice_sdk.engine.prompts import Layout, lay_out
 from ondevice_sdk.engine.sampling import Sampler, check_sampling
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ondevice_sdk.engine.disk import DiskPrefixes
+
 
 class BatchedEngine(Engine):
     """Serves requests on a model runner.
@@ -48,11 +53,28 @@ class BatchedEngine(Engine):
     never hold up those that run.
     """
 
-    def __init__(self, runner: ModelRunner) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        *,
+        speculate: bool = True,
+        prefix_cache_bytes: int = PREFIX_CACHE_BYTES,
+        disk: DiskPrefixes | None = None,
+    ) -> None:
+        """Serve with a runner.
+
+        Args:
+            runner: closed with the engine.
+            speculate: whether drafts may be made where they pay.
+            prefix_cache_bytes: most bytes of states that are remembered in memory, besides the KV cache.
+            disk: where states are kept for later processes; closed with the engine.
+        """
         self._runner = runner
+        self._disk = disk
+        self._costs = PassCosts() if speculate else None
         self.context_tokens = min(runner.context_tokens, runner.cache_tokens)
         self.max_sequences = max(1, min(runner.max_sequences, runner.max_batch_tokens, runner.max_logits))
-        self._pool = SlotPool(runner, self.max_sequences)
+        self._pool = SlotPool(runner, self.max_sequences, saved_bytes=prefix_cache_bytes, disk=disk)
         self._events: list[Event] = []
         self._waiting: list[Sequence] = []
         self._active: list[Sequence] = []
@@ -111,7 +133,9 @@ class BatchedEngine(Engine):
         events, self._events = self._events, []
         self._cancel(events)
         self._answer_instant(events)
+        self._arrange(events)
         self._admit()
+        self._pool.settle()
         budget = max(1, token_budget)
         shared = [sequence for sequence in self._active if not sequence.exact]
         mixed = any(sequence.prefilling for sequence in shared)
@@ -129,10 +153,21 @@ class BatchedEngine(Engine):
         self._active = [sequence for sequence in self._active if not sequence.finished]
         return events
 
+    def idle(self) -> None:
+        """See `Engine.idle`: what was read goes to the disk, where there is one."""
+        self._pool.store()
+
+    def forget(self) -> None:
+        """See `Engine.forget`."""
+        self._pool.forget()
+
     def close(self) -> None:
         """See `Engine.close`."""
         if not self._closed:
             self._closed = True
+            if self._disk is not None:
+                self._pool.store()
+                self._disk.close()
             self._waiting.clear()
             self._active.clear()
             self._instant.clear()
@@ -166,9 +201,11 @@ class BatchedEngine(Engine):
             layout.tokens,
             order,
             runner=self._runner,
+            pool=self._pool,
             context_tokens=self.context_tokens,
             sampler=Sampler(request.sampling),
             constraint=constraint,
+            costs=self._costs,
         )
 
     def _prepare_score(self, request_id: str, request: Score, order: tuple[int, int]) -> Sequence:
@@ -228,6 +265,27 @@ class BatchedEngine(Engine):
         counts = [len(self._runner.tokenize([Segment(text)])) for text in request.texts]
         counts += [len(lay_out(self._runner, prompt).tokens) for prompt in request.prompts]
         return Tokenized(tuple(counts))
+
+    def _arrange(self, events: list[Event]) -> None:
+        """Split the cache into parts, or let all share it, as the requests that want to run now need it."""
+        if self._runner.most_parts == 1 or not any(not sequence.exact for sequence in self._waiting):
+            return
+        demand = [sequence for sequence in [*self._active, *self._waiting] if not sequence.exact]
+        del demand[self.max_sequences :]
+        wanted = parts_for(
+            [Demand(each.prompt, each.cells, writes=isinstance(each, Generation)) for each in demand],
+            cells=self._runner.cache_tokens,
+            most=min(self._runner.most_parts, self.max_sequences),
+            present=self._pool.parts,
+        )
+        if wanted != self._pool.parts and self._pool.can_arrange(wanted):
+            try:
+                self._pool.arrange(wanted)
+            except GenerationFailed as error:
+                for sequence in self._active:
+                    if not sequence.exact:
+                        self._fail(sequence, error, events)
+                self._active = [sequence for sequence in self._active if not sequence.finished]
 
     def _admit(self) -> None:
         """Give slots to waiting requests in their order; one that does not fit yet is not overtaken."""

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from ondevice_sdk.backends.api import ModelRunner
+from ondevice_sdk.engine.saved import GRID, MOSTLY, Saved, SavedStates, shared_chunks
+from ondevice_sdk.errors import GenerationFailed
 
-GRID = 64  # tokens; prefixes are reused in whole multiples, and deterministic prompts are computed in such chunks
-IDLE_TOKENS = 1024  # most that idle slots keep besides the newest: attention runs over what lies in a shared cache
+if TYPE_CHECKING:
+    from ondevice_sdk.engine.disk import DiskPrefixes
+
+__all__ = ["GRID", "Slot", "SlotPool", "shared_chunks"]
+
+LEAST_STORED: Final = 256  # tokens; what is read again faster than that is not worth a place on the disk
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
-    """A sequence of the runner. An idle slot keeps what its last request left, until the room is needed."""
+    """A sequence of the runner. An idle slot keeps what its last request left, until it is in anybody's way."""
 
     index: int
     tokens: list[int] = field(default_factory=list)  # what the cache holds, position by position
@@ -34,31 +41,34 @@ class Slot:
         return shared_chunks(self.tokens, prompt, limit)
 
 
-def shared_chunks(one: Sequence[int], other: Sequence[int], limit: int) -> int:
-    """Length of the common beginning in whole chunks of the grid, at most `limit` tokens."""
-    length = 0
-    while length + GRID <= limit and one[length : length + GRID] == other[length : length + GRID]:
-        length += GRID
-    return length
-
-
 class SlotPool:
     """Gives slots to requests.
 
-    The shared cache is never promised twice: the sum of what running requests reserved and idle slots hold stays within
-    the runner's `cache_tokens`.
+    The KV cache is never promised twice: what running requests reserved stays within the runner's `cache_tokens`, or
+    within each one's part of it. What an idle slot holds of a cache that all share would make every pass of the others
+    slower, since attention runs over it: it is moved to `SavedStates` as soon as another request runs.
     """
 
-    def __init__(self, runner: ModelRunner, count: int) -> None:
+    def __init__(self, runner: ModelRunner, count: int, *, saved_bytes: int, disk: DiskPrefixes | None = None) -> None:
         self._runner = runner
         self._slots = [Slot(index) for index in range(count)]
         isolated = runner.isolated_sequence
         self._isolated = None if isolated is None else Slot(isolated)
+        self._saves = type(runner).kv_save is not ModelRunner.kv_save
+        self._saved = SavedStates(saved_bytes if self._saves else 0)
+        self._disk = disk if self._saves else None
         self._clock = 0
+        self.parts = 1
+
+    @property
+    def capacity(self) -> int:
+        """Most cells of one request."""
+        return self._runner.cache_tokens // self.parts
 
     def best(self, prompt: Sequence[int], *, exact: bool = False) -> int:
-        """Tokens of the prompt that could be taken from a slot now."""
-        return max(slot.match(prompt, exact=exact) for slot in self._slots)
+        """Tokens of the prompt that need not be computed if it is given a slot now."""
+        live = max(slot.match(prompt, exact=exact) for slot in self._usable())
+        return max(live, self._saved.find(prompt, exact=exact)[0])
 
     def take(self, prompt: Sequence[int], cells: int, *, exact: bool = False) -> Slot | None:
         """A slot for a prompt, with as much of it as is cached; None while there is no slot or no room.
@@ -73,38 +83,45 @@ class SlotPool:
                 return None
             self.cut(self._isolated, self._isolated.match(prompt, exact=True))
             return self._occupy(self._isolated, cells)
-        idle = [slot for slot in self._slots if slot.idle]
-        if not idle or self._promised() + cells > self._runner.cache_tokens:
+        idle = [slot for slot in self._usable() if slot.idle]
+        if not idle or not self._has_room(cells):
             return None
-        source = max(self._slots, key=lambda slot: (slot.match(prompt, exact=exact), slot.last_used))
+        source = max(self._usable(), key=lambda slot: (slot.match(prompt, exact=exact), slot.last_used))
         reused = source.match(prompt, exact=exact)
+        saved = self._remembered(prompt, reused, exact=exact)
         others = [slot for slot in idle if slot is not source]
-        if source.idle and reused and (not others or 2 * reused >= len(source.tokens)):
+        if saved is None and source.idle and reused and (not others or 2 * reused >= len(source.tokens)):
             self.cut(source, reused)  # little is lost with what followed
-            target = source
-        else:
-            target = _least_useful(others or idle)
-            on_grid = min(source.on_grid, reused)
-            self.cut(target, 0)
-            if reused:
-                self._runner.kv_copy(source.index, target.index, 0, reused)
-                target.tokens = source.tokens[:reused]
-                target.on_grid = on_grid
+            return self._occupy(source, cells)
+        target = _least_useful(others or idle)
+        on_grid = min(source.on_grid, reused)
+        self._save(target)
+        self.cut(target, 0)
+        if saved is not None:
+            self._restore(target, saved, prompt, exact=exact)
+        elif reused:
+            self._runner.kv_copy(source.index, target.index, 0, reused)
+            target.tokens = source.tokens[:reused]
+            target.on_grid = on_grid
         self._occupy(target, cells)
-        self._make_room(keep=source)
+        self.settle()
         return target
 
     def take_spare(self, source: Slot, length: int, cells: int) -> Slot | None:
-        """An idle slot that begins with the first `length` tokens of `source`; None if there is none, or no room."""
-        idle = [slot for slot in self._slots if slot.idle]
-        if not idle or self._promised() + cells > self._runner.cache_tokens:
+        """An idle slot that begins with the first `length` tokens of `source`; None if there is none, or no room.
+
+        Where every slot has a part of its own there is never one: all of the part would have to be copied.
+        """
+        idle = [slot for slot in self._usable() if slot.idle]
+        if self.parts > 1 or not idle or not self._has_room(cells):
             return None
         target = _least_useful(idle)
+        self._save(target)
         self.cut(target, 0)
         self._runner.kv_copy(source.index, target.index, 0, length)
         target.tokens = source.tokens[:length]
         self._occupy(target, cells)
-        self._make_room(keep=source)
+        self.settle()
         return target
 
     def release(self, slot: Slot) -> None:
@@ -119,6 +136,120 @@ class SlotPool:
         del slot.tokens[length:]
         slot.on_grid = min(slot.on_grid, length)
 
+    def settle(self) -> None:
+        """Move what idle slots hold out of the cache that running requests share.
+
+        A runner that cannot save its states keeps them, until the room is promised to somebody.
+        """
+        if self.parts > 1 or all(slot.idle for slot in self._slots):
+            return
+        kept = sorted((slot for slot in self._slots if slot.idle and slot.tokens), key=lambda slot: slot.last_used)
+        held = sum(len(slot.tokens) for slot in kept)
+        room = self._runner.cache_tokens - self._promised()
+        for slot in kept:
+            if not self._saves and held <= room:
+                break
+            held -= len(slot.tokens)
+            self._save(slot)
+            self.cut(slot, 0)
+
+    def can_arrange(self, parts: int) -> bool:
+        """Whether all requests that run would have room in so many parts."""
+        running = [slot for slot in self._slots if not slot.idle]
+        if not self._saves:
+            return False
+        if parts == 1:
+            return self._promised() <= self._runner.cache_tokens
+        return len(running) <= parts and all(slot.reserved <= self._runner.cache_tokens // parts for slot in running)
+
+    def arrange(self, parts: int) -> None:
+        """Split the cache anew, keeping what it holds.
+
+        Raises:
+            GenerationFailed: there was no memory for it; all share the cache, which is empty: what ran is lost.
+        """
+        for slot in self._usable():
+            if slot.idle:
+                self._save(slot)
+        running = [slot for slot in self._slots if not slot.idle]
+        states = [self._runner.kv_save(slot.index) if slot.tokens else b"" for slot in running]
+        rest = [slot for slot in self._slots if slot.idle]
+        self._slots = [*running, *rest]
+        for index, slot in enumerate(self._slots):
+            slot.index = index
+        for slot in rest:
+            slot.tokens, slot.on_grid = [], 0
+        try:
+            self._runner.arrange(parts)
+            self.parts = parts
+            for slot, state in zip(running, states, strict=True):
+                if state:
+                    self._runner.kv_load(slot.index, state)
+        except GenerationFailed:
+            self.parts = 1
+            for slot in self._slots:
+                self.cut(slot, 0)
+            raise
+
+    def store(self) -> None:
+        """Put on the disk what the cache and the memory hold, if there is a disk. May take some 100 ms."""
+        if self._disk is None:
+            return
+        for slot in self._usable():
+            if slot.idle:
+                self._save(slot)
+        for entry in self._saved:
+            length = len(entry.tokens)
+            if length >= LEAST_STORED and self._disk.find(entry.tokens) < MOSTLY * length:
+                self._disk.put(entry.tokens, entry.state)
+
+    def forget(self) -> None:
+        """Drop what is kept of requests that are over."""
+        for slot in [*self._slots, *([] if self._isolated is None else [self._isolated])]:
+            if slot.idle:
+                self.cut(slot, 0)
+        self._saved.clear()
+        if self._disk is not None:
+            self._disk.clear()
+
+    def _usable(self) -> list[Slot]:
+        return self._slots if self.parts == 1 else self._slots[: self.parts]
+
+    def _remembered(self, prompt: Sequence[int], reused: int, *, exact: bool) -> Saved | None:
+        """A state that is not in the cache and gives more of the prompt than `reused`; it fits into the cache."""
+        length, saved = self._saved.find(prompt, exact=exact)
+        if self._disk is not None and not exact and self._disk.find(prompt) > max(length, reused):
+            loaded = self._disk.load(prompt)
+            if loaded is not None:
+                saved = Saved(*loaded)
+                length = shared_chunks(saved.tokens, prompt, min(len(prompt) - 1, len(saved.tokens)))
+                self._saved.put(saved)
+        if saved is None or length <= reused:
+            return None
+        room = self.capacity - (self._promised() if self.parts == 1 else 0)
+        return saved if len(saved.tokens) <= room else None
+
+    def _restore(self, target: Slot, saved: Saved, prompt: Sequence[int], *, exact: bool) -> None:
+        try:
+            self._runner.kv_load(target.index, saved.state)
+        except GenerationFailed:
+            self._saved.forget(saved)
+            self.cut(target, 0)
+            return
+        self._saved.touch(saved)
+        target.tokens, target.on_grid = list(saved.tokens), saved.on_grid
+        self.cut(target, target.match(prompt, exact=exact))
+
+    def _save(self, slot: Slot) -> None:
+        """Remember what a slot holds before it is lost."""
+        if len(slot.tokens) >= GRID and self._saves and not self._saved.knows(slot.tokens):
+            self._saved.put(Saved(list(slot.tokens), self._runner.kv_save(slot.index), slot.on_grid))
+
+    def _has_room(self, cells: int) -> bool:
+        if self.parts > 1:
+            return cells <= self.capacity
+        return self._promised() + cells <= self._runner.cache_tokens
+
     def _occupy(self, slot: Slot, cells: int) -> Slot:
         slot.reserved = cells
         self._touch(slot)
@@ -130,23 +261,6 @@ class SlotPool:
 
     def _promised(self) -> int:
         return sum(slot.reserved for slot in self._slots)
-
-    def _make_room(self, keep: Slot) -> None:
-        """Empty idle slots, the longest unused first and `keep` last.
-
-        Until all that is promised fits, and they hold little besides the newest, which is the likeliest to be used
-        again: what they hold makes every pass of the others slower.
-        """
-        kept = [slot for slot in self._slots if slot.idle and slot.tokens]
-        kept.sort(key=lambda slot: (slot is keep, slot.last_used))
-        idle = sum(len(slot.tokens) for slot in kept)
-        room = self._runner.cache_tokens - self._promised()
-        for number, slot in enumerate(kept, 1):
-            newest = number == len(kept)
-            if idle <= room and (newest or idle - len(kept[-1].tokens) <= IDLE_TOKENS):
-                break
-            idle -= len(slot.tokens)
-            self.cut(slot, 0)
 
 
 def _least_useful(slots: list[Slot]) -> Slot:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ondevice_sdk.backends.api import LoadOptions, LocalModel
 from ondevice_sdk.errors import ConfigurationError
-from ondevice_sdk.runtime.executor import Executor, Loaded, Ticket
+from ondevice_sdk.runtime.executor import Executor, Loaded, StartTimes, Ticket
 from ondevice_sdk.types import Isolation, PrivacyLevel, Progress
 
-__all__ = ["Executor", "Loaded", "Ticket", "open_executor"]
+if TYPE_CHECKING:
+    from ondevice_sdk.runtime.prefixes import Prefixes
+
+__all__ = ["Executor", "Loaded", "StartTimes", "Ticket", "open_executor"]
 
 
 def open_executor(
@@ -22,6 +26,7 @@ def open_executor(
     isolation: Isolation,
     privacy: PrivacyLevel,
     worker_command: Sequence[str] | None = None,
+    prefixes: Prefixes | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Executor:
     """Load a model and give the executor that serves it; leaves nothing behind when it raises.
@@ -34,6 +39,7 @@ def open_executor(
         privacy: strict needs a process.
         worker_command: the command that starts a Python, for frozen and embedded apps; default: `ONDEVICE_PYTHON`, else
             this interpreter.
+        prefixes: where prefixes are kept on the disk; None: nowhere.
         on_progress: called on this thread (with a thread as isolation: on that one).
 
     Raises:
@@ -48,11 +54,17 @@ def open_executor(
     if isolation == "thread":
         from ondevice_sdk.runtime.thread import ThreadExecutor
 
-        return ThreadExecutor(backend, local, options, privacy=privacy, on_progress=on_progress)
+        return ThreadExecutor(backend, local, options, privacy=privacy, prefixes=prefixes, on_progress=on_progress)
     if isolation != "process":
         raise ConfigurationError(f'isolation is "process" or "thread", not {isolation!r}')
     from ondevice_sdk.runtime.process import ProcessExecutor
 
     return ProcessExecutor(
-        backend, local, options, privacy=privacy, worker_command=worker_command, on_progress=on_progress
+        backend,
+        local,
+        options,
+        privacy=privacy,
+        worker_command=worker_command,
+        prefixes=prefixes,
+        on_progress=on_progress,
     )

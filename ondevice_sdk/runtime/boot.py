@@ -13,22 +13,51 @@ import json
 import os
 import stat
 import sys
+import time
 from types import ModuleType
 
 
 def _load(name: str, *parts: str) -> ModuleType:
     """Import a file or folder of this package by its path; the package itself is out of reach under `-I -S`."""
+    module = _make(name, *parts)
+    _run(module)
+    return module
+
+
+def _run(module: ModuleType) -> None:
+    assert module.__spec__ is not None
+    assert module.__spec__.loader is not None
+    module.__spec__.loader.exec_module(module)
+
+
+def _make(name: str, *parts: str) -> ModuleType:
+    """A module whose code has not run yet."""
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), *parts)  # noqa: PTH100, PTH118, PTH120 - start-up
     folder = None if path.endswith(".py") else [path]
     spec = importlib.util.spec_from_file_location(
         name, f"{path}/__init__.py" if folder else path, submodule_search_locations=folder
     )
     assert spec is not None
-    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
     return module
+
+
+def _bare_package() -> None:
+    """Make the parts of this package importable without its `__init__`, which imports all of the app's side.
+
+    It runs all the same as soon as somebody asks for a name that is no part.
+    """
+    package = _make("ondevice_sdk", os.pardir)
+
+    def complete(name: str) -> object:
+        if importlib.util.find_spec(f"ondevice_sdk.{name}") is not None:
+            raise AttributeError(name)  # and so it is imported
+        package.__dict__.pop("__getattr__", None)
+        _run(package)
+        return getattr(package, name)
+
+    package.__getattr__ = complete  # type: ignore[method-assign]
 
 
 def _private_pipes() -> tuple[int, int]:
@@ -83,14 +112,19 @@ def main() -> None:
     }
     send("hello", seal=seal)
     go = expect("go")
+    began = time.monotonic()
     paths = go["path"]
     assert isinstance(paths, list)
     sys.path += [path for path in paths if path not in sys.path]
+    _bare_package()
     if go["role"] == "function":
-        from ondevice_sdk.runtime.function import run
+        from ondevice_sdk.runtime import function
+
+        function.run(inbound, outbound)
     else:
-        from ondevice_sdk.runtime.worker import run
-    run(inbound, outbound)
+        from ondevice_sdk.runtime import worker
+
+        worker.run(inbound, outbound, began)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ class WorkerProcess:
         environment = variables(level, self.home)
         self.variables = frozenset(environment)
         self._kills_before = _out_of_memory_kills()
+        self.began = time.monotonic()
         theirs: socket.socket | None = None
         self._hand_over: socket.socket | None = None
         if level == "strict":

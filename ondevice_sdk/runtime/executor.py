@@ -12,12 +12,32 @@ from ondevice_sdk.types import PrivacyReport
 
 
 @dataclass(frozen=True, slots=True)
+class StartTimes:
+    """Seconds that the parts of a start took, one after the other. A thread has nothing to spawn or seal.
+
+    `spawn_s` lasts until Python runs in the worker, `seal_s` until its seal was verified, `import_s` until the runtime
+    library is imported, `load_s` until the model can be used.
+    """
+
+    spawn_s: float
+    seal_s: float
+    import_s: float
+    load_s: float
+
+    @property
+    def total_s(self) -> float:
+        """All of it."""
+        return self.spawn_s + self.seal_s + self.import_s + self.load_s
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """What an executor says of the model that it has loaded."""
 
     context_tokens: int
     max_sequences: int
     capabilities: frozenset[str]
+    start: StartTimes
 
 
 class Ticket(Protocol):
@@ -59,6 +79,10 @@ class Executor(ABC):
     @abstractmethod
     def report(self) -> PrivacyReport:
         """What protects this executor's worker."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Drop what is kept of requests that are over; when this returns it is gone. Nothing to do where it is dead."""
 
     @abstractmethod
     def close(self) -> None:

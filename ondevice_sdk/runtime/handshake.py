@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -27,7 +28,7 @@ from ondevice_sdk.types import PrivacyLevel, PrivacyReport
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What is known of a worker after the handshake. Owns the ledger."""
+    """What is known of a worker after the handshake, and the seconds that its two parts took. Owns the ledger."""
 
     level: PrivacyLevel
     seal: Seal
@@ -35,6 +36,8 @@ class Sealed:
     variables: frozenset[str]
     path: tuple[str, ...]
     ledger: Ledger | None
+    spawn_s: float
+    seal_s: float
 
     def report(self, *, alive: bool) -> PrivacyReport:
         """The report, with the threads and libraries as they are now while the worker lives."""
@@ -79,7 +82,9 @@ def seal(
     """
     process = channel.process
     pid = process.pid
+    protocol.prepare()  # while Python starts
     channel.expect(protocol.Started)
+    spawned = time.monotonic()
     path = module_path()
     channel.send(protocol.SealNow(level, (*readable(path), *read), process.home, tuple(caches)))
     closed = channel.expect(protocol.Closed)
@@ -103,13 +108,15 @@ def seal(
                 raise PrivacyUnavailable("the worker did not prove its seal", reasons=reasons, hint=policy.HINT)
         if ledger is not None:
             ledger.forget()
+        sealed = time.monotonic()
         channel.send(protocol.Go(path, role))
     except BaseException:
         process.kill()  # first: it may be waiting for an answer of the ledger
         if ledger is not None:
             ledger.close()
         raise
-    return Sealed(level, hello.seal, witness, process.variables, path, ledger)
+    spawn_s, seal_s = spawned - process.began, sealed - spawned
+    return Sealed(level, hello.seal, witness, process.variables, path, ledger, spawn_s, seal_s)
 
 
 def _ledger(channel: Channel, *, told: bool) -> Ledger | None:

@@ -5,16 +5,37 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from ondevice_sdk.backends.api import Backend, Engine, LoadOptions, LocalModel, ModelRunner
 from ondevice_sdk.errors import BackendUnavailable, LoadFailed, OnDeviceError
 
+if TYPE_CHECKING:
+    from ondevice_sdk.runtime.prefixes import Prefixes
 
-def load_engine(entry: str, model: LocalModel, options: LoadOptions) -> Engine:
-    """Import the backend at "module:attribute" and load the model.
+
+def import_runtime(entry: str) -> None:
+    """Import the backend at "module:attribute", and the library that it runs models with.
 
     Raises:
-        BackendUnavailable, LoadFailed, ModelCorrupt, ModelUnsupported.
+        BackendUnavailable, LoadFailed.
+    """
+    backend = _backend(entry)
+    with _typed(entry):
+        backend.import_runtime()
+
+
+def load_engine(entry: str, model: LocalModel, options: LoadOptions, prefixes: Prefixes | None = None) -> Engine:
+    """Import the backend at "module:attribute" and load the model.
+
+    Args:
+        entry: the backend.
+        model: a local model.
+        options: how to load it.
+        prefixes: where the engine may keep what it has read; unused where a backend brings an engine of its own.
+
+    Raises:
+        BackendUnavailable, LoadFailed, ModelCorrupt, ModelUnsupported. StoreError: `prefixes` cannot be used.
     """
     loaded = load_model(entry, model, options)
     if isinstance(loaded, Engine):
@@ -22,8 +43,8 @@ def load_engine(entry: str, model: LocalModel, options: LoadOptions) -> Engine:
     with _typed(entry):
         from ondevice_sdk.engine import BatchedEngine
 
-        engine: Engine = BatchedEngine(loaded)
-        return engine
+        disk = None if prefixes is None else prefixes.open(model, options, loaded)
+        return BatchedEngine(loaded, prefix_cache_bytes=options.prefix_cache_bytes, disk=disk)
 
 
 def load_model(entry: str, model: LocalModel, options: LoadOptions) -> Engine | ModelRunner:

@@ -81,6 +81,11 @@ class _Abort:
     request_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Forget:
+    forgotten: Callable[[], None]
+
+
 class EngineLoop:
     """Serves requests with one engine until `stop`.
 
@@ -93,10 +98,11 @@ class EngineLoop:
         self._engine = engine
         self._emit = emit
         self._clock = clock
-        self._inbox: queue.SimpleQueue[_Add | _Abort | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Add | _Abort | _Forget | None] = queue.SimpleQueue()
         self._in_flight: dict[str, int] = {}  # prompt tokens known to be processed
         self._streams: set[str] = set()  # of those in flight, the ones that somebody watches
         self._failures = 0
+        self._worked = False  # since the engine was last told that there is nothing to do
         self.budget = StepBudget()
 
     def submit(self, request_id: str, request: Request) -> None:
@@ -106,6 +112,10 @@ class EngineLoop:
     def cancel(self, request_id: str) -> None:
         """End a request early; an unknown id is ignored."""
         self._inbox.put(_Abort(request_id))
+
+    def forget(self, forgotten: Callable[[], None]) -> None:
+        """Have the engine drop what it keeps of requests that are over; then `forgotten` is called, on its thread."""
+        self._inbox.put(_Forget(forgotten))
 
     def stop(self) -> None:
         """Make `run` close the engine and return after its present step."""
@@ -127,9 +137,12 @@ class EngineLoop:
         """Apply what was posted, waiting if there is nothing else to do; False to stop."""
         while True:
             try:
-                message = self._inbox.get(block=not self._in_flight)
+                message = self._inbox.get_nowait()
             except queue.Empty:
-                return True
+                if self._in_flight:
+                    return True
+                self._rest()
+                message = self._inbox.get()
             match message:
                 case None:
                     return False
@@ -141,6 +154,12 @@ class EngineLoop:
                         self._engine.add_request(request_id, request)
                     except Exception as error:  # noqa: BLE001 - whatever a backend raises ends this request only
                         self._finish([failure(request_id, error)])
+                case _Forget(forgotten):
+                    try:
+                        self._engine.forget()
+                    except Exception as error:  # nobody can say what it still keeps
+                        raise EngineBroken from error
+                    forgotten()
                 case _Abort(request_id) if request_id in self._in_flight:
                     try:
                         self._engine.abort_request(request_id)
@@ -150,10 +169,13 @@ class EngineLoop:
     def _step(self) -> None:
         if not self._in_flight:
             return
+        self._worked = True
         self.budget.watched = bool(self._streams)
         begin = self._clock()
         try:
             events = self._engine.step(self.budget.tokens)
+        except MemoryError as error:  # whatever it was about to allocate is missing now
+            raise EngineBroken from error
         except Exception as error:  # noqa: BLE001 - the requests fail, the engine may still be good for others
             self._fail_all(error)
             return
@@ -163,6 +185,15 @@ class EngineLoop:
         if self._in_flight and not self._engine.busy:
             lost = ErrorInfo(GenerationFailed.code, "the engine lost the request")
             self._finish([Failed(request_id, lost) for request_id in self._in_flight])
+
+    def _rest(self) -> None:
+        """Nobody waits for anything: time for what the engine puts off."""
+        if self._worked:
+            self._worked = False
+            try:
+                self._engine.idle()
+            except Exception as error:  # it may be in the midst of anything
+                raise EngineBroken from error
 
     def _fail_all(self, error: Exception) -> None:
         self._failures += 1

@@ -6,7 +6,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ondevice_sdk.backends.api import ErrorInfo, LoadOptions, LocalModel, Request
 from ondevice_sdk.errors import Cancelled, ClientClosed, OnDeviceError, WorkerCrashed
@@ -15,14 +15,19 @@ from ondevice_sdk.runtime import forks, protocol, wire
 from ondevice_sdk.runtime.channel import Channel, broken
 from ondevice_sdk.runtime.child import WorkerProcess
 from ondevice_sdk.runtime.dispatch import Dispatcher
-from ondevice_sdk.runtime.executor import Executor, Loaded
+from ondevice_sdk.runtime.executor import Executor, Loaded, StartTimes
 from ondevice_sdk.runtime.handshake import Sealed, seal
 from ondevice_sdk.runtime.ticket import RequestTicket
 from ondevice_sdk.runtime.wire import ProtocolError
 from ondevice_sdk.types import PrivacyLevel, PrivacyReport, Progress
 
+if TYPE_CHECKING:
+    from ondevice_sdk.runtime.prefixes import Prefixes
+
 LOAD_S: Final = 900.0  # without any sign of progress
 CLOSE_S: Final = 1.0  # to finish the present step and free the model
+KEEP_S: Final = 10.0  # the same, where it also writes to the disk what it has read
+_FORGET_S: Final = 60.0
 _EXIT_S: Final = 0.5
 _CLEAN_UP_S: Final = 10.0
 _MOST_PROGRESS: Final = 1_000
@@ -44,6 +49,7 @@ class ProcessExecutor(Executor):
         *,
         privacy: PrivacyLevel,
         worker_command: Sequence[str] | None = None,
+        prefixes: Prefixes | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         """Start, seal, verify, load.
@@ -56,11 +62,11 @@ class ProcessExecutor(Executor):
         """
         policy.check_available(privacy)
         with forks.spawning():
-            self._link = _Link(WorkerProcess(worker_command, privacy), privacy)
+            self._link = _Link(WorkerProcess(worker_command, privacy), privacy, prefixes)
             forks.watch(self._link)
         try:
             self._link.seal((model.path, *model.files))
-            self.loaded = self._link.load(protocol.Load.of(backend, model, options), on_progress)
+            self.loaded = self._link.load(backend, model, options, on_progress)
             self._link.start()
         except BaseException:  # Ctrl-C too
             self._link.discard()
@@ -92,6 +98,10 @@ class ProcessExecutor(Executor):
         """What protects this worker, by what it proved at its start and what the kernel says now."""
         return self._link.report()
 
+    def forget(self) -> None:
+        """Have the worker drop what it keeps of requests that are over; one that does not answer is ended."""
+        self._link.forget()
+
     def close(self) -> None:
         """End the worker within a bounded time; requests in flight fail with `Cancelled`."""
         self._link.close()
@@ -101,8 +111,11 @@ class ProcessExecutor(Executor):
 class _Link:
     """The connection to one worker. Owns its process and two threads, which keep it, and not the executor, alive."""
 
-    def __init__(self, process: WorkerProcess, level: PrivacyLevel) -> None:
+    def __init__(self, process: WorkerProcess, level: PrivacyLevel, prefixes: Prefixes | None) -> None:
         self.process = process
+        self._prefixes = prefixes
+        self._forgetting = threading.Lock()
+        self._forgotten: threading.Event | None = None  # while somebody waits for it
         self.dispatcher = Dispatcher(self._send_cancel)
         self._level = level
         self._channel = Channel(process)
@@ -118,26 +131,45 @@ class _Link:
 
     def seal(self, read: Sequence[str]) -> None:
         """Look at the worker, let it seal itself, verify, and tell it where modules lie."""
-        self._sealed = seal(self._channel, self._level, read=read, role="model")
+        caches = () if self._prefixes is None else (self._prefixes.directory,)
+        self._sealed = seal(self._channel, self._level, read=read, role="model", caches=caches)
 
-    def load(self, message: protocol.Load, on_progress: Callable[[Progress], None] | None) -> Loaded:
+    def load(
+        self,
+        backend: str,
+        model: LocalModel,
+        options: LoadOptions,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> Loaded:
         """Have the model loaded."""
-        self._channel.send(message)
+        self._channel.send(protocol.Load.of(backend, model, options, self._handed()))
         for _ in range(_MOST_PROGRESS):
             answer = self._channel.receive(LOAD_S)
             match answer:
                 case protocol.LoadProgress(fraction) if 0 <= fraction <= 1:
                     if on_progress is not None:
                         on_progress(Progress("loading", round(100 * fraction), 100, "percent"))
-                case protocol.Ready(context, sequences, capabilities) if (
-                    0 < context <= _LARGEST_CONTEXT and 0 < sequences <= context and len(capabilities) < 100
+                case protocol.Ready(context, sequences, capabilities, import_s, load_s) if (
+                    0 < context <= _LARGEST_CONTEXT
+                    and 0 < sequences <= context
+                    and len(capabilities) < 100
+                    and min(import_s, load_s) >= 0
                 ):
-                    return Loaded(context, sequences, capabilities)
+                    assert self._sealed is not None
+                    start = StartTimes(self._sealed.spawn_s, self._sealed.seal_s, import_s, load_s)
+                    return Loaded(context, sequences, capabilities, start)
                 case protocol.Refused(error):
                     raise self._restore(error)
                 case _:
                     break
         raise broken()
+
+    def _handed(self) -> protocol.Handed | None:
+        if self._prefixes is None:
+            return None
+        from ondevice_sdk.runtime.prefixes import hand
+
+        return hand(self._prefixes)
 
     def _restore(self, info: ErrorInfo) -> OnDeviceError:
         try:
@@ -188,15 +220,20 @@ class _Link:
         finally:
             self._crash = crash or self.process.crash()
             self.dispatcher.stop(self._crash, self._refusal)
+            if (forgotten := self._forgotten) is not None:
+                forgotten.set()
             self._outbox.put(None)
             self._writer.join()
             self._dispose()
 
     def _handle(self, frame: wire.Frame) -> None:
-        message = protocol.from_worker(frame)
-        if not isinstance(message, protocol.Events):
-            raise ProtocolError("a message out of turn")
-        self.dispatcher.handle(message.events)
+        match protocol.from_worker(frame):
+            case protocol.Events(events):
+                self.dispatcher.handle(events)
+            case protocol.Forgotten() if (forgotten := self._forgotten) is not None:
+                forgotten.set()
+            case _:
+                raise ProtocolError("a message out of turn")
 
     def _refusal(self) -> OnDeviceError:
         if self._closed:
@@ -206,7 +243,22 @@ class _Link:
     def report(self) -> PrivacyReport:
         """The report, with the threads as they are now while the worker lives."""
         assert self._sealed is not None  # nobody has a link that was not sealed
-        return self._sealed.report(alive=self.dispatcher.open)
+        report = self._sealed.report(alive=self.dispatcher.open)
+        if self._prefixes is None:
+            return report
+        from ondevice_sdk.runtime.prefixes import reported
+
+        return reported(report)
+
+    def forget(self) -> None:
+        """Ask the worker to forget, and wait until it has, or is no more."""
+        with self._forgetting:
+            self._forgotten = threading.Event()  # before the look at the dispatcher, which stops before this is set
+            if self.dispatcher.open:
+                self._outbox.put(protocol.to_worker(protocol.Forget()))
+                if not self._forgotten.wait(_FORGET_S):
+                    self.process.kill()
+            self._forgotten = None
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
@@ -219,7 +271,7 @@ class _Link:
         self._outbox.put(protocol.to_worker(protocol.Close()))
         if threading.current_thread() is self._reader:
             return  # called from a wakeup; the reader cleans up when the worker has ended
-        self._reader.join(CLOSE_S)
+        self._reader.join(CLOSE_S if self._prefixes is None else KEEP_S)
         self._outbox.put(None)
         self._reader.join(_EXIT_S)
         self.discard()
@@ -247,4 +299,5 @@ class _Link:
         self._crash = WorkerCrashed("the worker belongs to the process that this one was forked from")
         self.dispatcher.orphan(self._crash, self._refusal)
         self._outbox = queue.SimpleQueue()
+        self._forgetting = threading.Lock()
         self.process.orphan()

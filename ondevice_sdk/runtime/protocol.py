@@ -9,10 +9,11 @@ import functools
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from ondevice_sdk.backends.api import ErrorInfo, Event, KvType, LoadOptions, LocalModel, Request
+from ondevice_sdk.catalogue.plain import build
 from ondevice_sdk.errors import ConfigurationError, OnDeviceError, rebuild
 from ondevice_sdk.privacy.evidence import Seal
 from ondevice_sdk.runtime import wire
@@ -95,6 +96,17 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Handed:
+    """A cache on the disk with its key, for this pipe and nothing else."""
+
+    directory: str
+    secret: str = field(repr=False)  # base64
+    purpose: str
+    model_digest: str
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Load:
     """Load a model with the backend at `entry` ("module:attribute"); answered by `Ready` or `Refused`."""
 
@@ -105,11 +117,13 @@ class Load:
     threads: int | None
     batch_tokens: int
     kv_type: KvType = "f16"
+    prefix_cache_bytes: int = 0
+    prefixes: Handed | None = None
     blob: int = 0
     kind: Literal["load"] = "load"
 
     @classmethod
-    def of(cls, entry: str, model: LocalModel, options: LoadOptions) -> Load:
+    def of(cls, entry: str, model: LocalModel, options: LoadOptions, prefixes: Handed | None = None) -> Load:
         """The message for these options; their callback stays in the app."""
         return cls(
             entry,
@@ -119,6 +133,8 @@ class Load:
             options.threads,
             options.batch_tokens,
             options.kv_type,
+            options.prefix_cache_bytes,
+            prefixes,
         )
 
     def options(self, on_progress: Callable[[float], None]) -> LoadOptions:
@@ -129,6 +145,7 @@ class Load:
             self.threads,
             self.batch_tokens,
             self.kv_type,
+            self.prefix_cache_bytes,
             on_progress,
         )
 
@@ -148,6 +165,14 @@ class Cancel:
     request_id: str
     blob: int = 0
     kind: Literal["cancel"] = "cancel"
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop what is kept of requests that are over; answered by `Forgotten`."""
+
+    blob: int = 0
+    kind: Literal["forget"] = "forget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +235,8 @@ class Ready:
     context_tokens: int
     max_sequences: int
     capabilities: frozenset[str]
+    import_s: float  # seconds from `Go` until the runtime library was imported
+    load_s: float  # seconds from then on
     blob: int = 0
     kind: Literal["ready"] = "ready"
 
@@ -221,6 +248,14 @@ class Refused:
     error: ErrorInfo
     blob: int = 0
     kind: Literal["refused"] = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """Nothing is kept of requests that are over."""
+
+    blob: int = 0
+    kind: Literal["forgotten"] = "forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,11 +280,11 @@ class _EventsHeader:
     kind: Literal["events"] = "events"
 
 
-ToWorker = SealNow | Prove | Go | Run | Load | Submit | Cancel | Close
-ToApp = Started | Closed | Hello | LoadProgress | Ready | Refused | Result | Events
+ToWorker = SealNow | Prove | Go | Run | Load | Submit | Cancel | Forget | Close
+ToApp = Started | Closed | Hello | LoadProgress | Ready | Refused | Result | Events | Forgotten
 
-_WorkerHeader = SealNow | Prove | Go | Run | Load | _SubmitHeader | Cancel | Close
-_AppHeader = Started | Closed | Hello | LoadProgress | Ready | Refused | Result | _EventsHeader
+_WorkerHeader = SealNow | Prove | Go | Run | Load | _SubmitHeader | Cancel | Forget | Close
+_AppHeader = Started | Closed | Hello | LoadProgress | Ready | Refused | Result | _EventsHeader | Forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +307,11 @@ def _adapters() -> _Adapters:
         TypeAdapter(Annotated[Request, kind], config=config),
         TypeAdapter(tuple[Annotated[Event, kind], ...], config=config),
     )
+
+
+def prepare() -> None:
+    """Import what reads messages now, while there is something to wait for: it takes longer than to start Python."""
+    _adapters()
 
 
 # --- encoding and decoding --------------------------------------------------------------------------------------------
@@ -297,6 +337,8 @@ def to_app(message: ToApp) -> bytes:
     Raises:
         ProtocolError: it is larger than a frame may be.
     """
+    if isinstance(message, LoadProgress):  # sent while pydantic is being imported
+        return wire.pack(asdict(message), wire.TO_APP)
     adapters = _adapters()
     if isinstance(message, Events):
         blob = _dump(adapters.events, message.events)
@@ -314,6 +356,18 @@ def from_app(frame: wire.Frame) -> ToWorker:
     if isinstance(header, _SubmitHeader):
         return Submit(header.request_id, _check(_adapters().request, frame.blob))
     return _without_blob(header, frame)
+
+
+def load_from_app(frame: wire.Frame) -> Load:
+    """Read the first message in the worker of a model, without pydantic: that is imported while the model is loaded.
+
+    Raises:
+        ProtocolError: it is not `Load`.
+    """
+    try:
+        return _without_blob(build(Load, json.loads(frame.header), "load"), frame)
+    except (ConfigurationError, ValueError, RecursionError):
+        raise ProtocolError("the message is not the one that loads a model") from None
 
 
 def from_worker(frame: wire.Frame) -> ToApp:

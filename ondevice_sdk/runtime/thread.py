@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ondevice_sdk.backends.api import Event, LoadOptions, LocalModel, Request
 from ondevice_sdk.errors import Cancelled, ClientClosed, ConfigurationError, OnDeviceError, WorkerCrashed
 from ondevice_sdk.privacy.report import build
 from ondevice_sdk.runtime import forks
 from ondevice_sdk.runtime.dispatch import Dispatcher
-from ondevice_sdk.runtime.executor import Executor, Loaded
-from ondevice_sdk.runtime.loading import load_engine
+from ondevice_sdk.runtime.executor import Executor, Loaded, StartTimes
+from ondevice_sdk.runtime.loading import import_runtime, load_engine
 from ondevice_sdk.runtime.loop import EngineLoop
 from ondevice_sdk.runtime.ticket import RequestTicket
 from ondevice_sdk.types import PrivacyLevel, PrivacyReport, Progress
 
+if TYPE_CHECKING:
+    from ondevice_sdk.runtime.prefixes import Prefixes
+
 CLOSE_S: Final = 5.0
+_LOOK_S: Final = 0.1
 
 
 class ThreadExecutor(Executor):
@@ -33,6 +38,7 @@ class ThreadExecutor(Executor):
         options: LoadOptions,
         *,
         privacy: PrivacyLevel,
+        prefixes: Prefixes | None = None,
         on_progress: Callable[[Progress], None] | None = None,
     ) -> None:
         """Load the model.
@@ -47,7 +53,8 @@ class ThreadExecutor(Executor):
                 hint='use isolation="process", or privacy="guarded"',
             )
         self._privacy = privacy
-        self._service = _Service(backend, model, options, on_progress)
+        self._prefixes = prefixes
+        self._service = _Service(backend, model, options, prefixes, on_progress)
         self.loaded = self._service.start()
         forks.watch(self._service)
         self._finalizer = weakref.finalize(self, self._service.stop)
@@ -67,7 +74,16 @@ class ThreadExecutor(Executor):
 
     def report(self) -> PrivacyReport:
         """Nothing is enforced, and it says so."""
-        return build(self._privacy, "thread")
+        report = build(self._privacy, "thread")
+        if self._prefixes is None:
+            return report
+        from ondevice_sdk.runtime.prefixes import reported
+
+        return reported(report)
+
+    def forget(self) -> None:
+        """Have the engine drop what it keeps of requests that are over."""
+        self._service.forget()
 
     def close(self) -> None:
         """End the thread after its present step; requests in flight fail with `Cancelled`."""
@@ -83,11 +99,13 @@ class _Service:
         backend: str,
         model: LocalModel,
         options: LoadOptions,
+        prefixes: Prefixes | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self._backend = backend
         self._model = model
         self._options = replace(options, on_progress=self._report)
+        self._prefixes = prefixes
         self._on_progress = on_progress
         self._fault: BaseException | None = None  # of the app's callback: no fault of the backend that called it
         self._started: queue.SimpleQueue[EngineLoop | Loaded | BaseException] = queue.SimpleQueue()
@@ -118,13 +136,17 @@ class _Service:
 
     def _run(self) -> None:
         try:
-            engine = load_engine(self._backend, self._model, self._options)
+            began = time.monotonic()
+            import_runtime(self._backend)
+            imported = time.monotonic()
+            engine = load_engine(self._backend, self._model, self._options, self._prefixes)
         except BaseException as error:  # noqa: BLE001 - it is raised in the thread that waits for it
             self._started.put(self._fault or error)
             return
         self._loop = EngineLoop(engine, self._emit)
         capabilities = frozenset(map(str, engine.capabilities))
-        self._started.put(Loaded(engine.context_tokens, engine.max_sequences, capabilities))
+        times = StartTimes(0.0, 0.0, imported - began, time.monotonic() - imported)
+        self._started.put(Loaded(engine.context_tokens, engine.max_sequences, capabilities, times))
         self._crash = WorkerCrashed("the engine's thread has ended")
         try:
             self._loop.run()
@@ -146,6 +168,14 @@ class _Service:
     def _cancel(self, request_id: str) -> None:
         if self._loop is not None:
             self._loop.cancel(request_id)
+
+    def forget(self) -> None:
+        """Post it to the loop, and wait until it is done or the thread has ended."""
+        forgotten = threading.Event()
+        if self._loop is not None and self.dispatcher.open:
+            self._loop.forget(forgotten.set)
+            while self._thread.is_alive() and not forgotten.wait(_LOOK_S):
+                pass
 
     def _refusal(self) -> OnDeviceError:
         return ClientClosed() if self._closed else WorkerCrashed(self._crash.message)

@@ -6,26 +6,36 @@ import contextlib
 import math
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from ondevice_sdk.backends.api import Done, Embedded, Engine, ErrorInfo, Event, Failed, Scored
 from ondevice_sdk.errors import GenerationFailed, LoadFailed, OnDeviceError
 from ondevice_sdk.runtime import protocol, wire
-from ondevice_sdk.runtime.loading import load_engine
+from ondevice_sdk.runtime.loading import import_runtime, load_engine
 from ondevice_sdk.runtime.loop import EngineBroken, EngineLoop
 from ondevice_sdk.runtime.wire import ProtocolError
 from ondevice_sdk.text.template_sandbox import alarm_ends_process
+
+if TYPE_CHECKING:
+    from ondevice_sdk.runtime.prefixes import Prefixes
+
+M = TypeVar("M", bound=protocol.ToWorker)
 
 EXIT_PROTOCOL: Final = 70  # the app sent something odd
 EXIT_ENGINE: Final = 71  # the engine raised at every step
 
 
-def run(inbound: int, outbound: int) -> None:
-    """Load what the first message names, and serve; ends the process."""
-    message = _receive(inbound)
-    if not isinstance(message, protocol.Load):
-        os._exit(EXIT_PROTOCOL)
+def run(inbound: int, outbound: int, began: float) -> None:
+    """Load what the first message names, and serve; ends the process.
+
+    Args:
+        inbound: descriptor of the app's messages.
+        outbound: descriptor of the answers.
+        began: when the worker was told to go on, by the monotonic clock.
+    """
+    message = _receive(inbound, protocol.load_from_app)
 
     def send(message: protocol.ToApp) -> None:
         data = protocol.to_app(message)
@@ -36,16 +46,22 @@ def run(inbound: int, outbound: int) -> None:
 
     reader = _Reader(inbound)
     reader.start()
+    # Native code loads without holding up Python, which meanwhile imports what the first request needs.
+    preparation = threading.Thread(target=protocol.prepare, daemon=True)
     try:
-        engine = load_engine(message.entry, message.model, message.options(_progress(send)))
+        import_runtime(message.entry)
+        imported = time.monotonic()
+        preparation.start()
+        engine = load_engine(message.entry, message.model, message.options(_progress(send)), _prefixes(message))
     except OnDeviceError as error:
         known = error.code in protocol.LOAD_ERRORS
         send(protocol.Refused(protocol.describe(error if known else LoadFailed(error.message, hint=error.hint))))
         os._exit(0)
     alarm_ends_process()
     loop = EngineLoop(engine, lambda events: _emit(send, events))
-    send(_ready(engine))
-    reader.serve(loop)
+    preparation.join()
+    send(_ready(engine, imported - began, time.monotonic() - imported))
+    reader.serve(loop, lambda: send(protocol.Forgotten()))
     try:
         loop.run()
     except EngineBroken:
@@ -53,13 +69,13 @@ def run(inbound: int, outbound: int) -> None:
     os._exit(0)  # the engine is closed; destructors of native libraries have nothing left to do but crash
 
 
-def _receive(inbound: int) -> protocol.ToWorker:
-    """The next message; ends the process where the app is gone or is not our app."""
+def _receive(inbound: int, read: Callable[[wire.Frame], M]) -> M:
+    """The next message, as `read` makes it of its frame; ends the process where the app is gone or is not our app."""
     try:
         frame = wire.read_frame(inbound, wire.TO_WORKER)
         if frame is None:
             _leave()
-        return protocol.from_app(frame)
+        return read(frame)
     except OSError:
         _leave()
     except ProtocolError:
@@ -81,34 +97,48 @@ class _Reader(threading.Thread):
         self._inbound = inbound
         self._ready = threading.Event()
         self._loop: EngineLoop | None = None
+        self._forgotten: Callable[[], None] | None = None
 
-    def serve(self, loop: EngineLoop) -> None:
-        """Pass the requests on to this loop."""
+    def serve(self, loop: EngineLoop, forgotten: Callable[[], None]) -> None:
+        """Pass the requests on to this loop; `forgotten` is called on its thread."""
+        self._forgotten = forgotten
         self._loop = loop
         self._ready.set()
 
     def run(self) -> None:
         """Read until the end."""
         while True:
-            message = _receive(self._inbound)
+            message = _receive(self._inbound, protocol.from_app)
             if self._loop is None:
                 if isinstance(message, protocol.Close):
                     os._exit(0)
                 self._ready.wait()
             assert self._loop is not None
+            assert self._forgotten is not None
             match message:
                 case protocol.Submit(request_id, request):
                     self._loop.submit(request_id, request)
                 case protocol.Cancel(request_id):
                     self._loop.cancel(request_id)
+                case protocol.Forget():
+                    self._loop.forget(self._forgotten)
                 case protocol.Close():
                     self._loop.stop()
                 case _:
                     os._exit(EXIT_PROTOCOL)
 
 
-def _ready(engine: Engine) -> protocol.Ready:
-    return protocol.Ready(engine.context_tokens, engine.max_sequences, frozenset(map(str, engine.capabilities)))
+def _prefixes(message: protocol.Load) -> Prefixes | None:
+    if message.prefixes is None:
+        return None
+    from ondevice_sdk.runtime import prefixes
+
+    return prefixes.take(message.prefixes)
+
+
+def _ready(engine: Engine, import_s: float, load_s: float) -> protocol.Ready:
+    capabilities = frozenset(map(str, engine.capabilities))
+    return protocol.Ready(engine.context_tokens, engine.max_sequences, capabilities, import_s, load_s)
 
 
 def _progress(send: Callable[[protocol.ToApp], None]) -> Callable[[float], None]:

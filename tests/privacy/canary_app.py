@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ondevice_sdk import AsyncClient, Client
+from ondevice_sdk import AsyncClient, CallerKey, Client, PrefixCache
 from ondevice_sdk.runtime.home import PrivateDirectory
 from ondevice_sdk.tasks import forms
 from ondevice_sdk.tasks.analyse import analyse as analyse_flow
@@ -228,9 +228,25 @@ class App:
             for number in SIGNALS:
                 self.use(f"killed by {number.name}", partial(self.killed, ai, number))
         self.use("closed", lambda: ai.generate(self.prompt))
+        self.keep_prefixes(model)
         self.use("closed meanwhile", self.closed_meanwhile)
         self.inner_values()
         asyncio.run(self.run_async(model), debug=True)
+
+    def keep_prefixes(self, model: str) -> None:
+        """Have texts kept on the disk, where they are looked for."""
+        cache = PrefixCache(CallerKey(os.urandom(32)))
+        for name in ("kept first", "kept again"):
+            with Client(model, context=2 * CONTEXT, prefix_cache=cache) as ai:
+                ask = partial(ai.generate, self.document * 2, instructions=self.system, **self.small)
+                self.use(name, ask)
+                self.record.value("kept report", ai.privacy_report())
+                if name == "kept first":
+                    cache.purge()
+                    self.use(name, ask)
+        shown = [cache.key, cache.directory, cache.path, cache.limit_bytes, cache.usage()]
+        self.record.value("prefix cache", [cache, ai._pipeline, *shown])
+        self.record.note("outcome", f"entries kept: {cache.usage().entries}")
 
     def worker(self, ai: Client) -> int:
         executor: Any = ai._pipeline.executor()
@@ -328,8 +344,10 @@ class App:
 
     async def killed_async(self, ai: AsyncClient) -> object:
         async with ai.stream(self.document, ignore_eos=True, max_tokens=600, temperature=0) as stream:
+            pid = self.worker(ai._client)
             async for _ in stream:
-                os.kill(self.worker(ai._client), signal.SIGABRT)
+                with contextlib.suppress(ProcessLookupError):  # more of the stream may have come before it died
+                    os.kill(pid, signal.SIGABRT)
         return None
 
     @staticmethod

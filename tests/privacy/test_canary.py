@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice_sdk import AsyncClient, Client, errors
+from ondevice_sdk import AsyncClient, Client, PrefixCache, errors
 from ondevice_sdk.chat import Chat
 from ondevice_sdk.privacy import policy
 from ondevice_sdk.stream import Stream
@@ -160,6 +160,8 @@ def test_everything_was_used(ran: Ran) -> None:
         assert outcomes[name] == "InputTooLong"
     for name in ("killed by SIGKILL", "killed by SIGSEGV", "killed by SIGABRT", "async killed"):
         assert outcomes[name] == "WorkerCrashed"
+    assert outcomes["kept again"] == "returned"
+    assert outcomes["entries kept"] != "0"
     assert not [name for name, outcome in outcomes.items() if name.startswith("wrong") and outcome == "returned"]
     assert "True" in {outcomes[f"held {name}"] for name in ("SIGSEGV", "SIGABRT")} or os.geteuid() != 0
     assert len(ran.outputs) >= 20
@@ -200,7 +202,7 @@ def test_workers_leave_no_file(ran: Ran) -> None:
 def test_every_public_feature_is_in_the_app() -> None:
     """A new feature has to be added to `canary_app.py`."""
     app = (HERE / "canary_app.py").read_text()
-    for owner in (Client, AsyncClient, Chat, Stream):
+    for owner in (Client, AsyncClient, Chat, Stream, PrefixCache):
         for name in {*dir(owner)} - {"calibrate"}:  # which takes no text and starts no model of the user's
             alias = name.replace("ze", "se")
             assert name.startswith("_") or f".{name}" in app or f".{alias}" in app or f'"{name}"' in app, name

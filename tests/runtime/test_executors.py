@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from ondevice_sdk.types import Isolation, Progress
 from .conftest import FAKE, Opener, answer, ask, drain, finish, local_model
 
 RAW = Raw((Segment("x"),))
+IMPORT_S = 0.05
 
 
 @pytest.fixture(params=["process", "thread"])
@@ -71,6 +73,7 @@ def test_many_threads(make: Opener) -> None:
         assert list(pool.map(lambda text: answer(executor, text), texts)) == texts
 
 
+@pytest.mark.slow
 def test_a_slow_consumer_stalls_nobody(make: Opener) -> None:
     executor = make()
     text = " ".join("x" * 500 for _ in range(2000))  # far more than a pipe holds
@@ -180,6 +183,16 @@ def test_progress(isolation: Isolation, modules: None) -> None:
         ("loading", 50, 100, "percent"),
         ("loading", 100, 100, "percent"),
     ]
+
+
+def test_the_parts_of_a_start_are_told(make: Opener, isolation: Isolation) -> None:
+    began = time.monotonic()
+    start = make(backend="ondevice_fake:SlowToImport").loaded.start
+    took = time.monotonic() - began
+    assert min(start.spawn_s, start.seal_s, start.import_s, start.load_s) >= 0
+    assert (start.spawn_s > 0) == (start.seal_s > 0) == (isolation == "process")
+    assert start.import_s >= IMPORT_S  # which the backend sleeps
+    assert start.total_s <= took  # they follow each other: none is counted twice
 
 
 def test_strict_needs_a_process(opener: Opener) -> None:

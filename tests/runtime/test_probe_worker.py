@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from ondevice_sdk import __version__
 from ondevice_sdk.errors import LoadFailed, WorkerCrashed
 from ondevice_sdk.runtime.probe_worker import run_in_worker
 from ondevice_sdk.types import JsonValue
@@ -26,6 +27,14 @@ def test_nothing_heavy_is_imported() -> None:
     loaded = run_in_worker("worker_functions:modules", privacy="strict").value
     assert isinstance(loaded, list)
     assert not {"pydantic", "numpy", "llama_cpp", "site"} & {str(name).partition(".")[0] for name in loaded}
+    ours = {str(name) for name in loaded if str(name).startswith("ondevice_sdk.")}
+    assert "ondevice_sdk.runtime.function" in ours
+    assert not {"ondevice_sdk.client", "ondevice_sdk.store", "ondevice_sdk.tasks"} & ours  # the app's side
+
+
+def test_the_names_of_the_package_are_there_when_they_are_asked_for() -> None:
+    found = run_in_worker("worker_functions:public_names", privacy="strict").value
+    assert found == ["OnDeviceError", "False", "Message", __version__]
 
 
 @pytest.mark.parametrize("name", ["raises", "no_json", "missing"])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -83,9 +85,53 @@ def test_other_messages_arrive_as_they_were() -> None:
         protocol.Close(),
     ):
         assert protocol.from_app(only(protocol.to_worker(message), wire.TO_WORKER)) == message
-    ready = protocol.Ready(2048, 8, frozenset({"score", "generate"}))
+    ready = protocol.Ready(2048, 8, frozenset({"score", "generate"}), 0.25, 1.5)
     for answer in (protocol.Started(), protocol.LoadProgress(0.5), ready, protocol.Refused(ErrorInfo("load_failed"))):
         assert protocol.from_worker(only(protocol.to_app(answer), wire.TO_APP)) == answer
+
+
+MODEL = LocalModel("n", "int4", "gguf", "/p", "0" * 64, ("/p", "/q"))
+LOADS = [
+    protocol.Load.of("m:B", MODEL, LoadOptions()),
+    protocol.Load.of("m:B", MODEL, LoadOptions(2048, 4, 2, 64, "q8_0")),
+    protocol.Load.of("m:B", MODEL, LoadOptions(), protocol.Handed("/c", "c2VjcmV0", "prefix-state", "0" * 64, 1 << 30)),
+]
+
+
+@pytest.mark.parametrize("load", LOADS)
+def test_the_message_that_loads_a_model_can_be_read_without_pydantic(load: protocol.Load) -> None:
+    assert protocol.load_from_app(only(protocol.to_worker(load), wire.TO_WORKER)) == load
+    code = """
+import sys
+from ondevice_sdk.runtime import protocol, wire
+protocol.load_from_app(wire.Frame(sys.stdin.buffer.read()))
+protocol.to_app(protocol.LoadProgress(0.5))
+print("pydantic" in sys.modules)
+"""
+    frame = only(protocol.to_worker(load), wire.TO_WORKER)
+    done = subprocess.run([sys.executable, "-c", code], input=frame.header, capture_output=True, check=True)
+    assert done.stdout == b"False\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kind": "go"},
+        {"entry": 5},
+        {"max_sequences": "8"},
+        {"max_sequences": True},
+        {"kv_type": "f99"},
+        {"model": None},
+        {"prefixes": {"directory": "/c"}},
+        {"more": 1},
+    ],
+)
+def test_another_first_message_is_refused(change: dict[str, object]) -> None:
+    fields = json.loads(only(protocol.to_worker(LOADS[0]), wire.TO_WORKER).header)
+    for frame in (Frame(json.dumps({**fields, **change}).encode()), Frame(b"[]"), Frame(b"{"), Frame(b"[" * 100_000)):
+        with pytest.raises(ProtocolError) as caught:
+            protocol.load_from_app(frame)
+        assert caught.value.__suppress_context__
 
 
 def test_half_a_surrogate_pair_is_replaced_and_offsets_stay() -> None:
@@ -121,7 +167,10 @@ def test_a_request_beyond_the_limit_is_refused(monkeypatch: pytest.MonkeyPatch) 
         protocol.to_worker(Submit("r1", Embed(("x" * 2000,))))
 
 
-GOOD_READY = {"kind": "ready", "context_tokens": 1, "max_sequences": 1, "capabilities": [], "blob": 0}
+GOOD_READY: dict[str, object] = {
+    "kind": "ready", "context_tokens": 1, "max_sequences": 1, "capabilities": [],
+    "import_s": 0.5, "load_s": 1.0, "blob": 0,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -139,6 +188,10 @@ GOOD_READY = {"kind": "ready", "context_tokens": 1, "max_sequences": 1, "capabil
         {**GOOD_READY, "context_tokens": None},
         {**GOOD_READY, "capabilities": "generate"},
         {**GOOD_READY, "capabilities": [1]},
+        {**GOOD_READY, "load_s": "1"},
+        {**GOOD_READY, "load_s": float("nan")},
+        {**GOOD_READY, "import_s": float("inf")},
+        {name: value for name, value in GOOD_READY.items() if name != "load_s"},
         {"kind": "hello", "seal": {}},
     ],
 )

@@ -13,7 +13,7 @@ from ondevice_sdk import errors
 from ondevice_sdk.privacy import policy
 from ondevice_sdk.privacy.evidence import Thread, Witness
 from ondevice_sdk.runtime import handshake
-from ondevice_sdk.runtime.environment import OFFLINE, SPIN
+from ondevice_sdk.runtime.environment import NUMPY, OFFLINE, SPIN
 
 from .conftest import MODULES, Opener, answer
 
@@ -82,7 +82,9 @@ def test_the_environment_is_scrubbed(opener: Opener, monkeypatch: pytest.MonkeyP
     assert "/canary" not in seen.values()
     assert OFFLINE.items() <= seen.items()
     assert seen["HOME"] == seen["TMPDIR"] == seen["XDG_CACHE_HOME"]
-    assert set(seen) - set(OFFLINE) - set(SPIN) <= {"HOME", "TMPDIR", "XDG_CACHE_HOME", "LANG", "LC_CTYPE", "PATH"}
+    assert {**SPIN, **NUMPY}.items() <= seen.items()
+    plain = {"HOME", "TMPDIR", "XDG_CACHE_HOME", "LANG", "LC_CTYPE", "PATH"}
+    assert set(seen) - {*OFFLINE, *SPIN, *NUMPY} <= plain
 
 
 def test_the_module_path_has_no_current_directory(

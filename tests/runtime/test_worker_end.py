@@ -93,6 +93,7 @@ def test_a_worker_that_dies_while_it_loads(opener: Opener) -> None:
     assert caught.value.signal == "SIGABRT"
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_blocks_no_caller_and_no_close(opener: Opener) -> None:
     executor = opener()
     assert isinstance(executor, ProcessExecutor)

@@ -22,6 +22,7 @@ def test_chunks_join_to_the_whole_text_and_fit(text: str, context: int) -> None:
     assert all(tokens(chunk.text) + 10 + 40 <= context for chunk in chunks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["word ", "a", "漢", "😀", "\n", "A. ", "\x00", " \n a"])
 def test_a_megabyte_of_anything_fits_in_parts(unit: str) -> None:
     text = unit * (1_000_000 // len(unit))

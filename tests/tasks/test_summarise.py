@@ -142,6 +142,7 @@ def test_long_documents_are_read_whole_in_one_step_and_then_condensed() -> None:
     assert all(LONG[span.start : span.end] == span.text for point in summary.points for span in point.sources)
 
 
+@pytest.mark.slow
 def test_a_megabyte_of_one_word_is_read_without_repeating_itself() -> None:
     model = FakeModel(first_sentences)
     summary = run("word " * 200_000, model)

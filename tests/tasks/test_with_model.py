@@ -27,7 +27,7 @@ from ondevice_sdk.store import Store
 from ondevice_sdk.text.split import count_words
 from ondevice_sdk.text.terms import numbers
 
-pytestmark = pytest.mark.model
+pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 ARTICLE = (
     "The harbour of Marlow\n\nThe council of Marlow voted on Tuesday to rebuild the harbour. The plan will cost 32 "
@@ -53,7 +53,6 @@ def check_summary(summary: Summary, text: str) -> None:
         assert any(numbers(point.text) <= numbers(span.text) for span in point.sources)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("style", "length", "count"),
     [("key_points", "short", 3), ("tldr", "short", 1), ("teaser", "medium", 3), ("headline", "short", 1)],
@@ -68,7 +67,6 @@ def test_summaries_keep_their_contract(ai: Client, style: Any, length: Any, coun
         assert all(point.text != "The harbour of Marlow" for point in summary.points)
 
 
-@pytest.mark.slow
 def test_a_limit_of_words_and_a_seed(ai: Client) -> None:
     first = ai.summarise(ARTICLE, style="tldr", length=30, seed=7)
     check_summary(first, ARTICLE)
@@ -76,7 +74,6 @@ def test_a_limit_of_words_and_a_seed(ai: Client) -> None:
     assert ai.summarise(ARTICLE, style="tldr", length=30, seed=7).text == first.text
 
 
-@pytest.mark.slow
 def test_a_text_longer_than_the_context_is_read_in_full(installed_store: Store) -> None:
     text = "\n\n".join(
         f"The town number {n} lies in the north. It has {n + 100} houses and a school. In {1800 + n} its church burned "
@@ -132,7 +129,6 @@ class Size(enum.Enum):
     LARGE = "large"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("form", [Report, Topics, Entities, KeyPhrases, PersonalData])
 def test_forms_are_filled_and_their_spans_exact(ai: Client, form: Any) -> None:
     text = f"{ARTICLE} Write to press@marlow.example."
@@ -149,7 +145,6 @@ def test_forms_are_filled_and_their_spans_exact(ai: Client, form: Any) -> None:
     assert all(text[span.start : span.end] == span.text == item.text for item in found for span in item.spans)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("form", "kind"),
     [

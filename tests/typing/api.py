@@ -11,11 +11,13 @@ from pydantic import BaseModel
 from ondevice_sdk import (
     Analysis,
     AsyncClient,
+    CallerKey,
     Client,
     Entities,
     Generation,
     JsonValue,
     Message,
+    PrefixCache,
     Selection,
     Sentiment,
     Summary,
@@ -37,6 +39,13 @@ class Person:
 class Colour(enum.Enum):
     RED = "red"
     BLUE = "blue"
+
+
+def kept() -> Client:
+    cache = PrefixCache(CallerKey(bytes(32)), limit_bytes=1_000_000)
+    assert_type(cache.usage().bytes, int)
+    assert_type(cache.purge(), int)
+    return Client(prefix_cache=cache)
 
 
 def sync(ai: Client) -> None:
@@ -90,4 +99,6 @@ def store() -> None:
     assert_type(model.name, str)
     assert_type([installed.sha256 for installed in models.list()], list[str])
     models.verify()
+    assert_type(models.optimise("smollm2-135m-instruct", variant="int4"), models.Optimised)
+    assert_type([installed.optimised.path for installed in models.list() if installed.optimised], list[str])
     models.remove(model.name)

@@ -5,7 +5,6 @@ Importing this module imports nothing native; `load` does.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from typing import TYPE_CHECKING, ClassVar
 
@@ -21,7 +20,9 @@ from ondevice_sdk.backends.api import (
     LocalModel,
     ModelShape,
     Probe,
+    Relayer,
 )
+from ondevice_sdk.backends.llama_cpp.sizes import DEFAULT_CONTEXT, ROWS_AT_A_TIME
 from ondevice_sdk.catalogue.gguf import read_header
 from ondevice_sdk.errors import BackendUnavailable, LoadFailed
 
@@ -32,11 +33,12 @@ __all__ = ["LlamaCppBackend"]
 
 _HINT = "pip install 'ondevice-sdk[llama-cpp]'"
 _NEEDED = ("llama_cpp", "numpy")
-_DEFAULT_CONTEXT = 8192
 _PROCESS_BYTES = 76_000_000  # measured: Python, numpy and llama.cpp, before a model
 _WORD_BYTES = 100  # of the vocabulary in memory, per entry
 # Formats of weights that are measured, in the order of their importance.
 _CALIBRATED = ("Q4_K", "Q8_0", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "BF16", "F16")
+# Formats that are worth a trial as those of a copy: there are fast kernels for them on some processors.
+_RELAID = ("Q8_0", "Q4_0", "BF16", "F16")
 
 
 class LlamaCppBackend(Backend):
@@ -58,13 +60,14 @@ class LlamaCppBackend(Backend):
 
     def estimate(self, shape: ModelShape, weights_bytes: int, options: LoadOptions) -> Footprint:
         """Predict memory from the shape: weights once, the KV cache, llama.cpp's graph buffers and its vocabulary."""
-        context = options.context_tokens or min(shape.context_tokens, _DEFAULT_CONTEXT)
+        context = options.context_tokens or min(shape.context_tokens, DEFAULT_CONTEXT)
         cache = shape.kv_bytes_per_token() * context
         if options.kv_type == "q8_0":
             cache = cache * 17 // 32  # blocks of 32 values have 34 bytes
-        rows = min(options.batch_tokens, context)
-        # Activations of a batch in f32: the two widest at a time and some of the width, and logits of all sequences.
-        activations = 4 * rows * (2 * shape.feed_forward + 4 * shape.width)
+        rows = min(options.batch_tokens, context, ROWS_AT_A_TIME)
+        # In f32: the two widest activations and some of the width, the scores of attention, logits of all sequences.
+        scores = 0 if options.kv_type == "q8_0" else shape.heads * context  # flash attention has none
+        activations = 4 * rows * (2 * shape.feed_forward + 4 * shape.width + scores)
         logits = 2 * 4 * options.max_sequences * shape.vocabulary
         return Footprint(weights_bytes, cache, activations + logits + _WORD_BYTES * shape.vocabulary, _PROCESS_BYTES)
 
@@ -72,9 +75,29 @@ class LlamaCppBackend(Backend):
         """Measured with small random models, which `gguf` writes."""
         if not (_installed("llama_cpp") and _installed("gguf")):
             return None
-        version = importlib.metadata.version("llama-cpp-python")
         writer = "ondevice_sdk.backends.llama_cpp.synthetic:write"
-        return Calibrator(writer, "gguf", _CALIBRATED, f"llama.cpp {version}")
+        return Calibrator(writer, "gguf", _CALIBRATED, _library())
+
+    def relayer(self) -> Relayer | None:
+        """Written by llama.cpp's own quantisation."""
+        if not all(map(_installed, _NEEDED)):
+            return None
+        return Relayer("ondevice_sdk.backends.llama_cpp.relayout:write", "gguf", _RELAID, _library())
+
+    def import_runtime(self) -> None:
+        """Import llama.cpp.
+
+        Raises:
+            BackendUnavailable: it is not installed.
+        """
+        missing = [name for name in _NEEDED if not _installed(name)]
+        if missing:
+            raise BackendUnavailable(
+                "llama.cpp is not installed", reason=f"not installed: {', '.join(missing)}", hint=_HINT
+            )
+        import llama_cpp  # noqa: F401
+
+        import ondevice_sdk.backends.llama_cpp.runner  # noqa: F401
 
     def load(self, model: LocalModel, options: LoadOptions) -> LlamaCppRunner:
         """Check the file's header, then load it.
@@ -82,18 +105,20 @@ class LlamaCppBackend(Backend):
         Raises:
             ModelCorrupt, ModelUnsupported, LoadFailed, BackendUnavailable.
         """
-        missing = [name for name in _NEEDED if not _installed(name)]
-        if missing:
-            raise BackendUnavailable(
-                "llama.cpp is not installed", reason=f"not installed: {', '.join(missing)}", hint=_HINT
-            )
+        self.import_runtime()
         from ondevice_sdk.backends.llama_cpp.runner import LlamaCppRunner
 
         try:
             header = read_header(model.path)
         except OSError as error:
             raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
-        return LlamaCppRunner(model, header, options, default_context=_DEFAULT_CONTEXT)
+        return LlamaCppRunner(model, header, options)
+
+
+def _library() -> str:
+    from importlib.metadata import version  # not needed where a model is loaded, and slow to import
+
+    return f"llama.cpp {version('llama-cpp-python')}"
 
 
 def _installed(module: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import warnings
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ondevice_sdk.backends.api import Batch, LoadOptions, LocalModel, ModelRunner, Segment
 from ondevice_sdk.backends.llama_cpp import log
 from ondevice_sdk.backends.llama_cpp.lane import Lane, LaneOptions
+from ondevice_sdk.backends.llama_cpp.sizes import DEFAULT_CONTEXT, ROWS_AT_A_TIME
 from ondevice_sdk.backends.llama_cpp.vocabulary import Vocabulary
 from ondevice_sdk.catalogue.gguf import GgufHeader
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed, LoadFailed, ModelCorrupt, ModelUnsupported
@@ -34,7 +36,7 @@ class LlamaCppRunner(ModelRunner):
 
     isolated_sequence: int
 
-    def __init__(self, model: LocalModel, header: GgufHeader, options: LoadOptions, *, default_context: int) -> None:
+    def __init__(self, model: LocalModel, header: GgufHeader, options: LoadOptions) -> None:
         import llama_cpp
 
         log.silence()
@@ -49,7 +51,8 @@ class LlamaCppRunner(ModelRunner):
                 if not self._model:
                     raise _load_error(lines)
                 self._describe(header)
-                self._open_context(options, default_context, lines)
+                self._open_context(options, lines)
+                self.state_version = self._state_version(header)
         except BaseException:
             self.close()
             raise
@@ -79,10 +82,10 @@ class LlamaCppRunner(ModelRunner):
             "eos_token": self._vocabulary.text(lib.llama_vocab_eos(vocab)),
         }
 
-    def _open_context(self, options: LoadOptions, default_context: int, lines: Iterable[str]) -> None:
+    def _open_context(self, options: LoadOptions, lines: Iterable[str]) -> None:
         lib = self._lib
         trained: int = lib.llama_model_n_ctx_train(self._model)
-        wanted = min(trained, default_context) if options.context_tokens is None else options.context_tokens
+        wanted = min(trained, DEFAULT_CONTEXT) if options.context_tokens is None else options.context_tokens
         if wanted < 1 or options.max_sequences < 1 or options.batch_tokens < 1:
             raise ConfigurationError("context_tokens, max_sequences and batch_tokens must be at least 1")
         if options.max_sequences > (most := lib.llama_max_parallel_sequences()):
@@ -92,6 +95,7 @@ class LlamaCppRunner(ModelRunner):
             wanted,
             options.max_sequences,
             rows,
+            ROWS_AT_A_TIME,
             max(_MAX_LOGITS, options.max_sequences),
             options.threads or _usable_cores(),
             options.kv_type,
@@ -106,6 +110,17 @@ class LlamaCppRunner(ModelRunner):
         self.max_batch_tokens = self._shared.rows
         self.max_logits = self._sizes.logits
         self.isolated_sequence = options.max_sequences
+        self.most_parts = options.max_sequences
+
+    def _state_version(self, header: GgufHeader) -> str:
+        """What states depend on besides the model.
+
+        Models with a second set of rotation factors take it where the context is larger than what they began with.
+        """
+        key, value = f"{header.architecture}.rope.scaling.original_context_length", ctypes.create_string_buffer(32)
+        scaled = self._lib.llama_model_meta_val_str(self._model, key.encode(), value, len(value)) >= 0
+        room = f", context {self.cache_tokens}" if scaled else ""
+        return f"llama.cpp {self._lib.__version__}{room}"
 
     def tokenize(self, segments: Sequence[Segment]) -> list[int]:
         """See `ModelRunner.tokenize`."""
@@ -123,6 +138,28 @@ class LlamaCppRunner(ModelRunner):
             lane = self._isolated_lane(max(batch.positions) + 1)
             return lane.forward(0, batch.positions, batch.tokens, batch.logits)
         return self._shared.forward(batch.sequences, batch.positions, batch.tokens, batch.logits)
+
+    def arrange(self, parts: int) -> None:
+        """See `ModelRunner.arrange`.
+
+        Raises:
+            GenerationFailed: there is no memory for it. MemoryError: nor is there for what was before.
+        """
+        if self._shared is None:
+            raise GenerationFailed("the model is closed")
+        sizes = replace(self._sizes, sequences=parts, apart=True) if parts > 1 else self._sizes
+        self._shared.close()  # first: there is no room for two caches
+        self._shared = None
+        for each in (sizes, self._sizes):
+            try:
+                self._shared = Lane(self._model, each, self.vocabulary)
+                break
+            except LoadFailed:
+                continue
+        if self._shared is None:
+            raise MemoryError
+        if self._shared.apart != sizes.apart:
+            raise GenerationFailed("there is no memory to arrange the cache anew")
 
     def kv_copy(self, source: int, target: int, start: int, end: int) -> None:
         """See `ModelRunner.kv_copy`."""

@@ -194,6 +194,11 @@ class Reader:
         """Bytes of the content, as far as the file's size can be believed: proved at the end."""
         return self._entry.size
 
+    @property
+    def used_ns(self) -> int:
+        """When it was last used, in nanoseconds since the epoch."""
+        return os.fstat(self._file).st_mtime_ns
+
     def __iter__(self) -> Iterator[bytes]:
         """The content in pieces, from its beginning.
 

@@ -51,7 +51,9 @@ def prompt_of(request: Generate) -> str:
 class FakeEngine(Engine):
     """Echoes a word per step; a prompt that begins with "!" is a command."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "fake") -> None:
+        self._name = name
+        self._forgotten = 0
         self.capabilities = frozenset({Capability.GENERATE, Capability.BATCH})
         self.context_tokens = 4096
         self.max_sequences = 8
@@ -102,6 +104,9 @@ class FakeEngine(Engine):
 
     def _generate(self, request_id: str, request: Generate, budget: int) -> list[Event]:
         text = prompt_of(request)
+        if text == "!forgotten":
+            self._end(request_id)
+            return [Done(request_id, Generated(str(self._forgotten), "stop", Usage()))]
         if text.startswith("!"):
             name, _, argument = text[1:].partition(" ")
             answer = COMMANDS[name](argument)
@@ -130,6 +135,11 @@ class FakeEngine(Engine):
     @property
     def busy(self) -> bool:
         return bool(self._requests)
+
+    def forget(self) -> None:
+        if self._name == "stubborn":
+            raise RuntimeError("quoting the user's text")
+        self._forgotten += 1
 
     def close(self) -> None:
         self.closed = True
@@ -274,4 +284,9 @@ class FakeBackend(Backend):
             case "hanging":
                 while True:
                     time.sleep(1)
-        return FakeEngine()
+        return FakeEngine(model.name)
+
+
+class SlowToImport(FakeBackend):
+    def import_runtime(self) -> None:
+        time.sleep(0.05)

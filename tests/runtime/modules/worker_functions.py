@@ -23,6 +23,16 @@ def modules() -> list[str]:
     return sorted(sys.modules)
 
 
+def public_names() -> list[str]:
+    """What a plugin may have: parts of the package, and names of the package itself."""
+    from ondevice_sdk import errors
+
+    before = "ondevice_sdk.client" in sys.modules
+    from ondevice_sdk import Message, __version__
+
+    return [errors.OnDeviceError.__name__, str(before), Message.__name__, __version__]
+
+
 def open_socket() -> str:
     try:
         socket.socket().close()

@@ -1,0 +1,88 @@
+"""States of sequences that are remembered in memory, outside the KV cache, where they slow nobody down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+GRID: Final = 64  # tokens; prefixes are reused in whole multiples of it, and deterministic prompts computed so
+MOSTLY: Final = 0.8  # of a state: what another one holds so much of is not kept beside it
+
+
+def shared_chunks(one: Sequence[int], other: Sequence[int], limit: int) -> int:
+    """Length of the common beginning in whole chunks of the grid, at most `limit` tokens."""
+    length = 0
+    while length + GRID <= limit and one[length : length + GRID] == other[length : length + GRID]:
+        length += GRID
+    return length
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Saved:
+    """What `ModelRunner.kv_save` gave for these tokens; the first `on_grid` of them were computed on the grid."""
+
+    tokens: list[int] = field(repr=False)
+    state: bytes = field(repr=False)
+    on_grid: int = 0
+
+
+class SavedStates:
+    """Remembers as many states as fit into a number of bytes; the ones longest unused are forgotten first."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._bytes = 0
+        self._entries: list[Saved] = []  # the longest unused first
+
+    def find(self, prompt: Sequence[int], *, exact: bool) -> tuple[int, Saved | None]:
+        """The state that begins with most of the prompt, and how many tokens; one is always left to process."""
+        best, found = 0, None
+        for entry in reversed(self._entries):
+            limit = min(len(prompt) - 1, entry.on_grid if exact else len(entry.tokens))
+            if limit >= best + GRID:
+                length = shared_chunks(entry.tokens, prompt, limit)
+                if length > best:
+                    best, found = length, entry
+        return best, found
+
+    def has_room(self, size: int) -> bool:
+        """Whether a state of so many bytes can be remembered at all."""
+        return size <= self._budget
+
+    def knows(self, tokens: Sequence[int]) -> bool:
+        """Whether a state that is remembered begins with these tokens."""
+        count = len(tokens)
+        return any(len(entry.tokens) >= count and entry.tokens[:count] == tokens for entry in self._entries)
+
+    def put(self, entry: Saved) -> None:
+        """Remember a state; those that it holds most of are forgotten."""
+        for other in list(self._entries):
+            shared = shared_chunks(entry.tokens, other.tokens, min(len(entry.tokens), len(other.tokens)))
+            if shared >= MOSTLY * len(other.tokens) or entry.tokens[: len(other.tokens)] == other.tokens:
+                self.forget(other)
+        while self._entries and self._bytes + len(entry.state) > self._budget:
+            self.forget(self._entries[0])
+        if self.has_room(len(entry.state)):
+            self._entries.append(entry)
+            self._bytes += len(entry.state)
+
+    def touch(self, entry: Saved) -> None:
+        """It was used."""
+        if entry in self._entries:
+            self._entries.remove(entry)
+            self._entries.append(entry)
+
+    def forget(self, entry: Saved) -> None:
+        """Drop one."""
+        if entry in self._entries:
+            self._entries.remove(entry)
+            self._bytes -= len(entry.state)
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._entries.clear()
+        self._bytes = 0
+
+    def __iter__(self) -> Iterator[Saved]:
+        return iter(list(self._entries))
