@@ -270,6 +270,14 @@ class Batch:
         self.tokens.append(token)
         self.logits.append(logits)
 
+    def sort(self) -> None:
+        """Put the rows into the order of their sequences; rows of one keep theirs."""
+        order = sorted(range(len(self)), key=self.sequences.__getitem__)
+        self.sequences = [self.sequences[index] for index in order]
+        self.positions = [self.positions[index] for index in order]
+        self.tokens = [self.tokens[index] for index in order]
+        self.logits = [self.logits[index] for index in order]
+
     def __len__(self) -> int:
         return len(self.tokens)
 

@@ -319,26 +319,28 @@ class BatchedEngine(Engine):
         """One forward pass over the sequences; gives the number of prompt tokens in it."""
         batch = Batch()
         room = Room(self._runner.max_batch_tokens, budget, self._runner.max_logits)
-        planned: list[tuple[Sequence, int, int]] = []  # with the range of its rows of logits
-        wanted = 0
+        planned: list[tuple[Sequence, int]] = []  # with the number of its rows of logits
         for sequence in sorted(sequences, key=_decoding_first):
             before, logits_before = len(batch), room.logits
             sequence.plan(batch, room)
             if len(batch) > before:
-                count = logits_before - room.logits
-                planned.append((sequence, wanted, wanted + count))
-                wanted += count
+                planned.append((sequence, logits_before - room.logits))
         if not planned:
             return 0
+        if self._pool.parts > 1:  # where each has one slot, and runtimes compute neighbours together
+            planned.sort(key=lambda item: item[0].slots()[0].index)
+            batch.sort()
         start = time.perf_counter()
         try:
-            logits = self._forward(batch, wanted)
+            logits = self._forward(batch, sum(count for _, count in planned))
         except Exception as error:  # noqa: BLE001 - a failed pass ends its requests, not the engine
-            for sequence, _, _ in planned:
+            for sequence, _ in planned:
                 self._fail(sequence, error, events)
             return budget - room.prefill
         seconds = time.perf_counter() - start
-        for sequence, first, last in planned:
+        last = 0
+        for sequence, count in planned:
+            first, last = last, last + count
             try:
                 events += sequence.advance(logits[first:last], seconds)
             except Exception as error:  # noqa: BLE001 - one request's trouble is not the others'

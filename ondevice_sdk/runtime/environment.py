@@ -12,9 +12,10 @@ from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.types import PrivacyLevel
 
 # How long OpenMP threads spin at a barrier before they sleep. By default for so long that one busy neighbour on the
-# same cores all but stops decoding (measured with two threads on two cores: 0.5 tokens/s, with this 19). Undisturbed
-# this costs 4 to 8 percent.
-SPIN: Final[Mapping[str, str]] = {"GOMP_SPINCOUNT": "4000"}
+# same cores all but stops decoding. Measured with two threads on two cores, a small model, in tokens/s alone, beside a
+# busy process, and of two such models at once together: 88 / 10 / 3 with 100,000; 88 / 22 / 38 with 4,000; 89 / 36 / 69
+# with 1,000; 55 / 42 / 86 with 300. A model of a billion parameters loses 4 percent alone with 1,000.
+SPIN: Final[Mapping[str, str]] = {"GOMP_SPINCOUNT": "1500"}
 
 # The linear algebra inside numpy, which nothing here uses, else starts a thread with its buffers for every core: on two
 # cores alone that takes 40 ms of each start.

@@ -14,7 +14,7 @@ from ondevice_sdk.types import DeviceProfile
 LEAST_MARGIN: Final = 40_000_000  # bytes of the available memory that are never planned with,
 MARGIN_SHARE: Final = 0.1  # or this share of it where that is more
 CONTEXTS: Final = (8192, 4096)  # tokens; the first that fits is used where the app asks for no particular one
-SEQUENCES: Final = 8  # at a time; more gained nothing in most formats measured
+SEQUENCES: Final = 16  # at a time: a tenth faster than 8 in sum, in parts of the cache of their own
 PREFIX_CACHE_SHARE: Final = 0.25  # of what a model leaves free: most that it remembers of finished requests
 LEAST_SHARE: Final = 256  # tokens of the context for each of them
 
