@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,3 +189,66 @@ def test_without_the_packages_there_is_a_line_to_type(monkeypatch: pytest.Monkey
     assert "pip install 'ondevice-sdk[llama-cpp]'" in probe.hint
     with pytest.raises(BackendUnavailable):
         LlamaCppBackend().load(LocalModel("a", "int4", "gguf", "none", ""), LoadOptions())
+
+
+def forward(runner: LlamaCppRunner, *rows: tuple[int, int, Sequence[int]]) -> NDArray[np.float32]:
+    """One pass over tokens of sequences, each from a position on; the logits after the last token of each."""
+    batch = Batch()
+    for sequence, start, tokens in rows:
+        for offset, token in enumerate(tokens):
+            batch.add(sequence, start + offset, token, offset == len(tokens) - 1)
+    return runner.forward(batch).copy()
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_states_go_from_a_shared_cache_to_parts_and_back(model_path: Path) -> None:
+    runner = load(model_path)
+    try:
+        texts = ["The capital of France is", "Water boils at a temperature of", "Roses are red and violets are"]
+        prompts = [runner.tokenize([Segment(text)]) for text in texts]
+        after = runner.tokenize([Segment(" the")])
+        wanted = []
+        for sequence, tokens in enumerate(prompts):
+            forward(runner, (sequence, 0, tokens))
+            wanted.append(forward(runner, (sequence, len(tokens), after))[0])
+            runner.kv_remove(sequence, len(tokens), None)
+        for parts in (4, 2, 1, 4):
+            states = [runner.kv_save(sequence) for sequence in range(min(3, parts if parts > 1 else 3))]
+            runner.arrange(parts)
+            for sequence, state in enumerate(states):
+                runner.kv_load(sequence, state)
+            rows = [(sequence, len(prompts[sequence]), after) for sequence in range(len(states))]
+            for got, expected in zip(forward(runner, *rows), wanted, strict=False):
+                assert np.abs(got - expected).max() < 0.05
+            for sequence, tokens in enumerate(prompts[: len(states)]):
+                runner.kv_remove(sequence, len(tokens), None)
+            if parts == 2:  # what the third held is gone: put it back
+                runner.arrange(1)
+                for sequence, tokens in enumerate(prompts):
+                    forward(runner, (sequence, 0, tokens))
+    finally:
+        runner.close()
+
+
+@pytest.mark.model
+@pytest.mark.slow
+def test_the_beginning_of_a_part_can_be_copied_to_another(model_path: Path) -> None:
+    runner = load(model_path)
+    try:
+        tokens = runner.tokenize([Segment("One two three four five six seven eight nine ten eleven twelve")])
+        expected = forward(runner, (0, 0, tokens[:8]))[0]
+        runner.arrange(4)
+        forward(runner, (2, 0, tokens))
+        runner.kv_copy(2, 0, 0, 7)
+        assert np.abs(forward(runner, (0, 7, tokens[7:8]))[0] - expected).max() < 0.05
+    finally:
+        runner.close()
+
+
+@pytest.mark.model
+def test_parts_of_a_closed_model(model_path: Path) -> None:
+    runner = load(model_path)
+    runner.close()
+    with pytest.raises(GenerationFailed, match="closed"):
+        runner.arrange(2)

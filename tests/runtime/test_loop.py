@@ -166,13 +166,13 @@ def test_an_idle_loop_waits_and_stops() -> None:
 
 
 def test_the_budget_settles_where_a_step_takes_its_target() -> None:
-    for rate, expected in ((400.0, 64), (2000.0, 192), (100_000.0, 512), (10.0, 64)):
+    for rate, expected in ((400.0, 32), (800.0, 64), (2000.0, 192), (100_000.0, 512), (10.0, 32)):
         budget = StepBudget()
         assert budget.tokens == 64
         for _ in range(20):
             budget.observe(budget.tokens / rate, budget.tokens)
-            assert 64 <= budget.tokens <= 512
-            assert budget.tokens % 64 == 0
+            assert 32 <= budget.tokens <= 512
+            assert budget.tokens % 32 == 0
         assert budget.tokens == expected
 
 
@@ -186,7 +186,7 @@ def test_the_budget_never_grows_beyond_its_start_without_evidence() -> None:
     assert budget.tokens == 512
     for _ in range(20):
         budget.observe(1.0, 0)  # steps too long, of whatever: it shrinks
-    assert budget.tokens == 64
+    assert budget.tokens == 32
 
 
 def test_the_loop_measures_its_steps() -> None:
@@ -196,7 +196,7 @@ def test_the_loop_measures_its_steps() -> None:
     loop = EngineLoop(engine, lambda batch: loop.stop() if isinstance(batch[-1], Done) else None, clock=clock.__next__)
     loop.submit("a", REQUEST)
     loop.run()
-    assert engine.budgets == [64, 128, 128, 128]  # nobody watches
+    assert engine.budgets == [64, 64, 64, 64]  # nobody watches
 
 
 def test_a_step_may_be_longer_while_nobody_watches_a_stream() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ondevice_sdk.backends.api import KvType
+from ondevice_sdk.backends.llama_cpp import state
 from ondevice_sdk.errors import GenerationFailed, LoadFailed
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Lane:
         self._lib = llama_cpp
         self._vocabulary = vocabulary
         self.apart = options.apart
+        self._parts = options.sequences if options.apart else 1
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.tokens
         params.n_batch = min(options.rows, options.tokens)
@@ -128,11 +130,12 @@ class Lane:
         self._lib.llama_memory_seq_rm(self._memory, sequence, start, -1 if end is None else end)
 
     def save(self, sequence: int) -> bytes:
-        """State of a sequence."""
+        """State of a sequence, as of a shared cache."""
         size = self._lib.llama_state_seq_get_size(self._context, sequence)
         buffer = (ctypes.c_uint8 * size)()
         written = self._lib.llama_state_seq_get_data(self._context, buffer, size, sequence)
-        return bytes(memoryview(buffer)[:written])
+        data = memoryview(buffer).cast("B")[:written]
+        return state.from_part(data, sequence, self._parts) if self.apart else bytes(data)
 
     def load(self, sequence: int, data: bytes) -> None:
         """Put a state back.
@@ -140,9 +143,19 @@ class Lane:
         Raises:
             GenerationFailed: the data is not a state of this model, or does not fit.
         """
-        buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
+        if self.apart:
+            data = state.to_part(data, self._parts)
+        buffer = ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_uint8))  # read only
         if not self._lib.llama_state_seq_set_data(self._context, buffer, len(data), sequence):
             raise GenerationFailed("the saved state does not fit this model")
+
+    @property
+    def can_move(self) -> bool:
+        """Whether states can be put into caches of other parts. No sequence holds anything yet."""
+        size = self._lib.llama_state_seq_get_size(self._context, 0)
+        buffer = (ctypes.c_uint8 * size)()
+        written = self._lib.llama_state_seq_get_data(self._context, buffer, size, 0)
+        return state.is_understood(bytes(memoryview(buffer)[:written]), self._parts)
 
     def close(self) -> None:
         """Free the context; may be called twice."""

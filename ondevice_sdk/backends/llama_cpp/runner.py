@@ -110,7 +110,7 @@ class LlamaCppRunner(ModelRunner):
         self.max_batch_tokens = self._shared.rows
         self.max_logits = self._sizes.logits
         self.isolated_sequence = options.max_sequences
-        self.most_parts = options.max_sequences
+        self.most_parts = options.max_sequences if self._shared.can_move else 1
 
     def _state_version(self, header: GgufHeader) -> str:
         """What states depend on besides the model.
