@@ -135,6 +135,7 @@ def test_the_key_is_shown_nowhere() -> None:
 # --- the sealed worker ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_sealed_worker_keeps_states_and_another_finds_them(tmp_path: Path) -> None:
     model = echo_model(tmp_path)
     directory = tmp_path / "cache"
@@ -194,6 +195,7 @@ def test_an_engine_is_told_to_forget_before_the_call_returns(make: Opener) -> No
     executor.forget()
 
 
+@pytest.mark.slow
 def test_one_that_cannot_forget_is_ended(make: Opener) -> None:
     executor = make("stubborn")
     assert executor.alive
@@ -231,6 +233,7 @@ def test_a_later_client_need_not_read_again(cache: PrefixCache, echo_path: Path,
     assert cached(cache, echo_path, "Another text.", **options) == 0
 
 
+@pytest.mark.slow
 def test_another_model_or_key_does_not_find_it(cache: PrefixCache, echo_path: Path, tmp_path: Path) -> None:
     assert cached(cache, echo_path) == 0
     assert cached(replace(cache, key=CallerKey(bytes(32))), echo_path) == 0
@@ -254,6 +257,7 @@ def test_a_purge_reaches_the_memory_of_workers(cache: PrefixCache, echo_path: Pa
     assert cache.usage().entries == 0
 
 
+@pytest.mark.slow
 def test_a_worker_of_a_client_that_unloads_comes_back_to_it(echo_path: Path, tmp_path: Path) -> None:
     with MemoryKey() as key, Client(echo_path, prefix_cache=PrefixCache(key, tmp_path / "cache"), keep_alive=0) as ai:
         counts = []

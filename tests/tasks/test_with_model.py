@@ -185,3 +185,14 @@ def test_a_prefix_that_was_prewarmed_is_taken_from_the_cache(ai: Client) -> None
     ai.prewarm(prefix)
     made = ai.generate(f"{prefix}\n\nWhat does shelf 3 hold?", max_tokens=4, temperature=0.0)
     assert made.usage.cached_tokens >= 0.7 * ai.count_tokens(prefix)
+
+
+def test_tasks_on_one_document_read_it_once(ai: Client) -> None:
+    document = " ".join(f"{ARTICLE} This was reported in number {number}." for number in range(5))
+    tokens = ai.count_tokens(document)
+    read = ai.summarise(document).usage
+    assert read.cached_tokens < 0.5 * tokens
+    ai.generate("Something else.", max_tokens=4)  # the document is no longer what the cache held last
+    form: Any = {"type": "object", "properties": {"costly": {"type": "boolean"}}, "required": ["costly"]}
+    for usage in (ai.analyse(document, form).usage, ai.generate(f"{document}\n\nWho said so?", max_tokens=4).usage):
+        assert usage.cached_tokens >= 0.8 * tokens
