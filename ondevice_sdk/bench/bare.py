@@ -10,9 +10,11 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import queue
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _ROWS = 512  # of a batch, llama.cpp's own default for its inner one
@@ -140,12 +142,26 @@ def _brought_to(length: int, tokens: Sequence[int]) -> list[int]:
     return [tokens[at % len(tokens)] for at in range(length)]
 
 
+def _lines() -> Iterator[str]:
+    """The lines of the input. Its end ends the process, also in the middle of a computation."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        os._exit(0)  # destructors of native libraries have nothing left to do but crash
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        yield lines.get()
+
+
 def main() -> None:
     """Serve until the input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what the library prints is no answer
     bare: Bare | None = None
-    for line in sys.stdin:
+    for line in _lines():
         order: dict[str, Any] = json.loads(line)
         try:
             if order["do"] == "load":
@@ -161,7 +177,6 @@ def main() -> None:
             answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
             continue
         answers.write(json.dumps(answer) + "\n")
-    os._exit(0)  # destructors of native libraries have nothing left to do but crash
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from typing import Final
 from ondevice_sdk.bench.report import shown
 from ondevice_sdk.intervals import Interval
 
-_WIDTH: Final = 640  # units of the drawing, which is scaled to the page
-_LABELS: Final = 190  # left of them lie the labels
-_VALUES: Final = 130  # and right the values
+_WIDTH: Final = 760  # units of the drawing, which is scaled to the page
+_LABELS: Final = 250  # left of them lie the labels
+_VALUES: Final = 160  # and right the values
 _COLOURS: Final = 6
-_LETTERS: Final = 27  # of a label that there is room for
+_LETTERS: Final = 36  # of a label that there is room for
 
 
 @dataclass(frozen=True, slots=True)
