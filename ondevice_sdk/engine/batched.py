@@ -268,9 +268,11 @@ class BatchedEngine(Engine):
 
     def _arrange(self, events: list[Event]) -> None:
         """Split the cache into parts, or let all share it, as the requests that want to run now need it."""
-        if self._runner.most_parts == 1 or not any(not sequence.exact for sequence in self._waiting):
+        if self._runner.most_parts == 1 or all(map(self._runs_apart, self._waiting)):
             return
-        demand = [sequence for sequence in [*self._active, *self._waiting] if not sequence.exact]
+        if any(len(sequence.slots()) > 1 for sequence in self._active):
+            return  # its slots share cells, and would not in parts
+        demand = [sequence for sequence in [*self._active, *self._waiting] if not self._runs_apart(sequence)]
         del demand[self.max_sequences :]
         wanted = parts_for(
             [Demand(each.prompt, each.cells, writes=isinstance(each, Generation)) for each in demand],
@@ -283,7 +285,7 @@ class BatchedEngine(Engine):
                 self._pool.arrange(wanted)
             except GenerationFailed as error:
                 for sequence in self._active:
-                    if not sequence.exact:
+                    if not self._runs_apart(sequence):
                         self._fail(sequence, error, events)
                 self._active = [sequence for sequence in self._active if not sequence.finished]
 
@@ -291,7 +293,7 @@ class BatchedEngine(Engine):
         """Give slots to waiting requests in their order; one that does not fit yet is not overtaken."""
         full = False
         for sequence in self._waiting[: 4 * self.max_sequences]:
-            apart = sequence.exact and self._runner.isolated_sequence is not None
+            apart = self._runs_apart(sequence)
             if (full and not apart) or self._gains_by_waiting(sequence):
                 continue
             slot = self._pool.take(sequence.prompt, sequence.cells, exact=sequence.exact)
@@ -301,6 +303,10 @@ class BatchedEngine(Engine):
             sequence.place(slot)
             self._active.append(sequence)
         self._waiting = [sequence for sequence in self._waiting if sequence.slot is None]
+
+    def _runs_apart(self, sequence: Sequence) -> bool:
+        """Whether it has no part in the cache of the others."""
+        return sequence.exact and self._runner.isolated_sequence is not None
 
     def _gains_by_waiting(self, sequence: Sequence) -> bool:
         """Whether a running request is about to compute more of this prompt than is cached now."""

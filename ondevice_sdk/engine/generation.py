@@ -73,7 +73,11 @@ class Generation(Sequence):
         if count == len(self._pending) and room.logits < 1:
             count -= 1
         last = count == len(self._pending)
-        self._draft = self._look_up(room) if last else []
+        self._draft = []
+        if last:
+            self._draft = self._look_up(room)
+        elif self._drafter is not None:
+            self._drafter.start(count, 0)
         self._planned = self._pending[:count] + self._draft
         self._batch = batch
         start = len(self.slot.tokens)

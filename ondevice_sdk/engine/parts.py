@@ -42,8 +42,8 @@ def parts_for(demand: Sequence[Demand], *, cells: int, most: int, present: int) 
     foreign = sum(each.cells for each in demand[:together]) - largest
     if len(demand) < 2 or foreign < LEAST_FOREIGN or not any(each.writes for each in demand):
         return kept
-    if _share_most(demand[0].prompt, demand[1].prompt):
-        return 1
+    if 2 * sum(_share_most(demand[0].prompt, other.prompt) for other in demand[1:]) >= len(demand) - 1:
+        return kept
     parts = 1
     while parts < min(len(demand), most):
         parts *= 2

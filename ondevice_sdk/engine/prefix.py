@@ -97,13 +97,15 @@ class SlotPool:
         on_grid = min(source.on_grid, reused)
         self._save(target)
         self.cut(target, 0)
+        self._occupy(target, cells)
         if saved is not None:
+            self.settle()  # first, for its room
             self._restore(target, saved, prompt, exact=exact)
-        elif reused:
+            return target
+        if reused:
             self._runner.kv_copy(source.index, target.index, 0, reused)
             target.tokens = source.tokens[:reused]
             target.on_grid = on_grid
-        self._occupy(target, cells)
         self.settle()
         return target
 
@@ -168,17 +170,21 @@ class SlotPool:
         Raises:
             GenerationFailed: there was no memory for it; all share the cache, which is empty: what ran is lost.
         """
+        running = [slot for slot in self._slots if not slot.idle]
+        try:
+            states = [self._runner.kv_save(slot.index) if slot.tokens else b"" for slot in running]
+        except GenerationFailed:
+            return  # everything stays where it is
         for slot in self._usable():
             if slot.idle:
                 self._save(slot)
-        running = [slot for slot in self._slots if not slot.idle]
-        states = [self._runner.kv_save(slot.index) if slot.tokens else b"" for slot in running]
         rest = [slot for slot in self._slots if slot.idle]
         self._slots = [*running, *rest]
         for index, slot in enumerate(self._slots):
             slot.index = index
         for slot in rest:
             slot.tokens, slot.on_grid = [], 0
+        self.parts = 1
         try:
             self._runner.arrange(parts)
             self.parts = parts
@@ -186,6 +192,8 @@ class SlotPool:
                 if state:
                     self._runner.kv_load(slot.index, state)
         except GenerationFailed:
+            if self.parts > 1:
+                self._runner.arrange(1)
             self.parts = 1
             for slot in self._slots:
                 self.cut(slot, 0)
@@ -205,7 +213,7 @@ class SlotPool:
 
     def forget(self) -> None:
         """Drop what is kept of requests that are over."""
-        for slot in [*self._slots, *([] if self._isolated is None else [self._isolated])]:
+        for slot in [*self._usable(), *([] if self._isolated is None else [self._isolated])]:
             if slot.idle:
                 self.cut(slot, 0)
         self._saved.clear()
@@ -242,7 +250,7 @@ class SlotPool:
 
     def _save(self, slot: Slot) -> None:
         """Remember what a slot holds before it is lost."""
-        if len(slot.tokens) >= GRID and self._saves and not self._saved.knows(slot.tokens):
+        if len(slot.tokens) >= GRID and self._saved.budget and not self._saved.knows(slot.tokens):
             self._saved.put(Saved(list(slot.tokens), self._runner.kv_save(slot.index), slot.on_grid))
 
     def _has_room(self, cells: int) -> bool:

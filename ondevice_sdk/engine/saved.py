@@ -31,7 +31,7 @@ class SavedStates:
     """Remembers as many states as fit into a number of bytes; the ones longest unused are forgotten first."""
 
     def __init__(self, budget: int) -> None:
-        self._budget = budget
+        self.budget = budget
         self._bytes = 0
         self._entries: list[Saved] = []  # the longest unused first
 
@@ -46,26 +46,23 @@ class SavedStates:
                     best, found = length, entry
         return best, found
 
-    def has_room(self, size: int) -> bool:
-        """Whether a state of so many bytes can be remembered at all."""
-        return size <= self._budget
-
     def knows(self, tokens: Sequence[int]) -> bool:
         """Whether a state that is remembered begins with these tokens."""
         count = len(tokens)
         return any(len(entry.tokens) >= count and entry.tokens[:count] == tokens for entry in self._entries)
 
     def put(self, entry: Saved) -> None:
-        """Remember a state; those that it holds most of are forgotten."""
+        """Remember a state, if there is room for it at all; those that it holds most of are forgotten."""
+        if len(entry.state) > self.budget:
+            return
         for other in list(self._entries):
             shared = shared_chunks(entry.tokens, other.tokens, min(len(entry.tokens), len(other.tokens)))
             if shared >= MOSTLY * len(other.tokens) or entry.tokens[: len(other.tokens)] == other.tokens:
                 self.forget(other)
-        while self._entries and self._bytes + len(entry.state) > self._budget:
+        while self._bytes + len(entry.state) > self.budget:
             self.forget(self._entries[0])
-        if self.has_room(len(entry.state)):
-            self._entries.append(entry)
-            self._bytes += len(entry.state)
+        self._entries.append(entry)
+        self._bytes += len(entry.state)
 
     def touch(self, entry: Saved) -> None:
         """It was used."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ondevice_sdk.backends.api import GREEDY, Event, Failed, Generate, ModelRunner, Score, Scored
+from ondevice_sdk.backends.api import GREEDY, Done, Event, Failed, Generate, ModelRunner, Score, Scored
 from ondevice_sdk.engine import BatchedEngine
 from ondevice_sdk.engine.parts import LEAST_FOREIGN, Demand, parts_for
 from ondevice_sdk.engine.prefix import SlotPool
@@ -59,7 +59,7 @@ def test_the_longest_unused_state_is_forgotten_first() -> None:
     states.put(saved([7] * 100))
     assert [entry.tokens[0] for entry in states] == [2, 0, 7]
     states.put(saved([8] * 100, 31))
-    assert [entry.tokens[0] for entry in states] == [], "it had to give way to one that is larger than everything"
+    assert [entry.tokens[0] for entry in states] == [2, 0, 7], "there is no room for that one at all"
 
 
 def test_a_state_replaces_those_that_it_holds_most_of() -> None:
@@ -157,6 +157,8 @@ def demand(count: int, size: int, *, writes: bool = True) -> list[Demand]:
         ([*demand(7, 500), Demand([9] * 2000, 3000)], 8, 1),
         (demand(8, 500, writes=False), 1, 1),  # scoring shares its prompt between the continuations
         ([Demand([1] * 400, 500)] * 8, 1, 1),  # the same prompt: held once
+        ([Demand([1] * 400, 500)] * 8, 8, 8),  # but not worth to arrange anew for
+        ([*[Demand([1] * 400, 500)] * 3, *demand(5, 500)], 1, 8),
         (demand(2, LEAST_FOREIGN), 1, 2),
         (demand(2, LEAST_FOREIGN - 1), 1, 1),
     ],
@@ -252,3 +254,71 @@ def test_a_slot_is_never_given_twice(tmp_path: Path) -> None:
     assert two is not None
     assert one is not two
     assert pool.take([1] * 100, 200) is None
+
+
+def short_ones(length: int = 300, tokens: int = 64) -> dict[str, Generate]:
+    return {key: Generate(chat(text), tokens, GREEDY) for key, text in texts(8, length).items()}
+
+
+def test_scores_that_share_a_prompt_between_slots_keep_the_cache_as_it_is(tmp_path: Path) -> None:
+    score = Score(raw("p" * 90), tuple(letter * 40 for letter in "abcde"))
+    alone = answer(BatchedEngine(echo_runner(tmp_path, context=4096, sequences=8)), score)
+    runner = echo_runner(tmp_path, context=4096, sequences=8)
+    engine = BatchedEngine(runner)
+    engine.add_request("s", score)
+    for _ in range(5):
+        engine.step(30)
+    for key, request in short_ones().items():
+        engine.add_request(key, request)
+    engine.step(30)
+    assert parts(runner) == 1, "its branches are open"
+    events = drain(engine)
+    last = events["s"][-1]
+    assert isinstance(last, Done)
+    assert last.result.logprobs == alone.logprobs  # type: ignore[union-attr]
+    assert parts(runner) > 1, "afterwards there was nothing against it"
+    assert [generated(events[f"r{number}"]).text[:1] for number in range(8)] == list("abcdefgh")
+
+
+def test_forgetting_where_every_slot_has_its_part(tmp_path: Path) -> None:
+    runner = echo_runner(tmp_path, context=2048, sequences=8)
+    engine = BatchedEngine(runner)
+    drain(engine, short_ones(150, 32))
+    assert 1 < parts(runner) <= 8
+    engine.forget()
+    assert cells(runner) == 0
+    assert ask(engine, "a" * 150) == (0, "aaaa")
+
+
+def test_two_long_texts_in_turn_take_the_room_of_each_other(tmp_path: Path) -> None:
+    engine = BatchedEngine(echo_runner(tmp_path, context=1024))
+    cached = [ask(engine, letter * 700)[0] for letter in "ababab"]
+    assert cached == [0, 0, 640, 640, 640, 640]
+
+
+def test_a_state_that_is_lost_on_the_way_ends_what_ran_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = echo_runner(tmp_path, context=4096, sequences=8)
+    engine = BatchedEngine(runner)
+
+    def refuse(sequence: int, data: bytes) -> None:
+        raise GenerationFailed("no")
+
+    engine.add_request("runs", Generate(chat("x" * 300), 64, GREEDY))
+    engine.step(64)
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "kv_load", refuse)
+        for key, request in short_ones().items():
+            engine.add_request(key, request)
+        events = engine.step(64)
+    assert [event.request_id for event in events if isinstance(event, Failed)] == ["runs"]
+    rest = drain(engine)
+    assert [generated(rest[f"r{number}"]).text[:1] for number in range(8)] == list("abcdefgh")
+
+
+def test_a_long_deterministic_request_after_short_ones(tmp_path: Path) -> None:
+    engine = BatchedEngine(echo_runner(tmp_path, context=4096, sequences=8))
+    drain(engine, short_ones())
+    long = Generate(chat("z" * 2000), 4, GREEDY, deterministic=True)
+    assert generated(drain(engine, {"long": long})["long"]).text == "zzzz"

@@ -122,8 +122,8 @@ class Lane:
         if not self.apart:
             self._lib.llama_memory_seq_cp(self._memory, source, target, start, end)
             return
-        self._lib.llama_memory_seq_cp(self._memory, source, target, -1, -1)  # nothing less than all is possible
-        self._lib.llama_memory_seq_rm(self._memory, target, end, -1)
+        self.load(target, self.save(source))  # llama.cpp's own copy waits for the next pass, and may come too late
+        self.remove(target, end, None)
 
     def remove(self, sequence: int, start: int, end: int | None) -> None:
         """Forget cached positions."""

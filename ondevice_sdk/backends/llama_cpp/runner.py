@@ -206,11 +206,11 @@ class LlamaCppRunner(ModelRunner):
             size *= 2
         sizes = replace(self._sizes, tokens=min(size, self.cache_tokens), sequences=1)
         grown = Lane(self._model, sizes, self.vocabulary)
+        self._isolated = grown
         if lane is not None:
             state = lane.save(0)
             lane.close()
             grown.load(0, state)
-        self._isolated = grown
         return grown
 
     def grammar_tokenizer(self) -> Any:
