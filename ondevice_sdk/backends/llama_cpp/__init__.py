@@ -118,7 +118,8 @@ class LlamaCppBackend(Backend):
 def _library() -> str:
     from importlib.metadata import version  # not needed where a model is loaded, and slow to import
 
-    return f"llama.cpp {version('llama-cpp-python')}"
+    # What is measured depends on how the library is used, too.
+    return f"llama.cpp {version('llama-cpp-python')}, no flash attention"
 
 
 def _installed(module: str) -> bool:
