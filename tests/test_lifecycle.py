@@ -123,7 +123,7 @@ def test_close_ends_calls_and_streams_in_other_threads(slow: Client) -> None:
 
     def stream() -> None:
         try:
-            with slow.stream("x" * 30, temperature=0, deterministic=True) as events:
+            with slow.stream("x" * 100, temperature=0, deterministic=True) as events:
                 next(iter(events))
                 reading.wait()
                 events.result()

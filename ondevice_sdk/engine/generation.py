@@ -45,8 +45,10 @@ class Generation(Sequence):
         self._pool = pool
         self._sampler = sampler
         self._constraint = constraint
-        # What a draft changes in the last bits of logits would depend on what the engine measured.
-        self._drafter = None if costs is None or request.deterministic else Drafter(costs)
+        # What a draft changes in the last bits of logits depends on what the engine measured, and a draw by a seed is
+        # to be the same again. Where the largest logit is taken, no bit decides.
+        repeatable = request.deterministic or (request.sampling.seed is not None and not sampler.greedy)
+        self._drafter = None if costs is None or repeatable else Drafter(costs)
         self._stream = request.stream
         self._end_tokens = runner.end_tokens
         self._masked = sorted(runner.end_tokens) if request.ignore_eos else []
