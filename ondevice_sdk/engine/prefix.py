@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ondevice_sdk.backends.api import ModelRunner
-from ondevice_sdk.engine.saved import GRID, MOSTLY, Saved, SavedStates, shared_chunks
+from ondevice_sdk.engine.saved import GRID, MOSTLY, Saved, SavedStates, reusable, shared_chunks
 from ondevice_sdk.errors import GenerationFailed
 
 if TYPE_CHECKING:
@@ -34,11 +34,8 @@ class Slot:
         return self.reserved == 0
 
     def match(self, prompt: Sequence[int], *, exact: bool) -> int:
-        """How many tokens of the prompt lie here already: whole chunks, and at least one token is left to process."""
-        limit = min(len(prompt) - 1, len(self.tokens))
-        if exact:
-            limit = min(limit, self.on_grid)
-        return shared_chunks(self.tokens, prompt, limit)
+        """How many tokens of the prompt lie here already; at least one is left to process."""
+        return reusable(self.tokens, prompt, self.on_grid if exact else len(self.tokens), exact=exact)
 
 
 class SlotPool:
@@ -230,7 +227,7 @@ class SlotPool:
             loaded = self._disk.load(prompt)
             if loaded is not None:
                 saved = Saved(*loaded)
-                length = shared_chunks(saved.tokens, prompt, min(len(prompt) - 1, len(saved.tokens)))
+                length = reusable(saved.tokens, prompt, len(saved.tokens), exact=False)
                 self._saved.put(saved)
         if saved is None or length <= reused:
             return None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-GRID: Final = 64  # tokens; prefixes are reused in whole multiples of it, and deterministic prompts computed so
+GRID: Final = 64  # tokens; deterministic prompts are computed in chunks of so many, and reused in whole ones
 MOSTLY: Final = 0.8  # of a state: what another one holds so much of is not kept beside it
 
 
@@ -15,6 +15,24 @@ def shared_chunks(one: Sequence[int], other: Sequence[int], limit: int) -> int:
     length = 0
     while length + GRID <= limit and one[length : length + GRID] == other[length : length + GRID]:
         length += GRID
+    return length
+
+
+def reusable(held: Sequence[int], prompt: Sequence[int], limit: int, *, exact: bool) -> int:
+    """How many tokens of the prompt need not be computed where others are held, at most `limit`.
+
+    Args:
+        held: tokens of a slot or a state.
+        prompt: one token of it is always left to process.
+        limit: of what is held.
+        exact: only whole chunks of the grid. Otherwise to the token, but nothing where it is less than a chunk.
+    """
+    limit = min(limit, len(prompt) - 1)
+    length = shared_chunks(held, prompt, limit)
+    if exact or not length:
+        return length
+    while length < limit and held[length] == prompt[length]:
+        length += 1
     return length
 
 
@@ -39,9 +57,9 @@ class SavedStates:
         """The state that begins with most of the prompt, and how many tokens; one is always left to process."""
         best, found = 0, None
         for entry in reversed(self._entries):
-            limit = min(len(prompt) - 1, entry.on_grid if exact else len(entry.tokens))
-            if limit >= best + GRID:
-                length = shared_chunks(entry.tokens, prompt, limit)
+            limit = entry.on_grid if exact else len(entry.tokens)
+            if limit > best:
+                length = reusable(entry.tokens, prompt, limit, exact=exact)
                 if length > best:
                     best, found = length, entry
         return best, found

@@ -96,17 +96,19 @@ def test_a_large_request_is_not_starved_by_small_ones(tmp_path: Path) -> None:
     assert order.index("large") <= 2
 
 
-def test_prefix_is_reused_in_whole_chunks(tmp_path: Path) -> None:
+def test_a_prefix_is_reused_to_the_token(tmp_path: Path) -> None:
     engine = echo_engine(tmp_path)
     text = "p" * 150
     cold = generated(drain(engine, {"a": Generate(chat(text + "1"), 200, GREEDY)})["a"])
     warm = generated(drain(engine, {"a": Generate(chat(text + "2"), 200, GREEDY)})["a"])
-    assert (cold.usage.cached_tokens, warm.usage.cached_tokens) == (0, 128)
+    assert (cold.usage.cached_tokens, warm.usage.cached_tokens) == (0, 152)
     assert warm.text == text + "2"
     same = generated(drain(engine, {"a": Generate(raw("q" * 127), 1, GREEDY)})["a"])
     again = generated(drain(engine, {"a": Generate(raw("q" * 127), 1, GREEDY)})["a"])
     assert same.usage.prompt_tokens == 128
-    assert again.usage.cached_tokens == 64, "at least one token is left to process"
+    assert again.usage.cached_tokens == 127, "one token is left to process"
+    other = generated(drain(engine, {"a": Generate(raw("q" * 40 + "r" * 40), 1, GREEDY)})["a"])
+    assert other.usage.cached_tokens == 0, "less than a chunk is not worth it"
 
 
 def test_prefix_of_a_running_request_is_computed_once(tmp_path: Path) -> None:
