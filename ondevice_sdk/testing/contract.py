@@ -272,7 +272,7 @@ class BackendContract:
 
     def test_cancel_in_the_prompt(self, engine: Engine) -> None:
         """A long prompt stops at the next step, and the engine goes on."""
-        engine.add_request("a", Generate(_prompt_of(engine, engine.context_tokens // 2), 4, GREEDY))
+        engine.add_request("a", Generate(_prompt_of(engine, engine.context_tokens // 2, "line "), 4, GREEDY))
         events = list(engine.step(16))
         assert not any(isinstance(event, Done | Failed) for event in events)
         engine.abort_request("a")
@@ -390,10 +390,10 @@ class BackendContract:
         assert 64 <= result.usage.cached_tokens < result.usage.prompt_tokens
 
 
-def _prompt_of(engine: Engine, tokens: int) -> Raw:
-    """A prompt of about so many tokens, at most."""
-    (ten,) = _counts(engine, Tokenize(texts=("word " * 10,)))
-    return _raw("word " * (10 * tokens // (ten + 1)))
+def _prompt_of(engine: Engine, tokens: int, word: str = "word ") -> Raw:
+    """A prompt of about so many tokens, at most; of another word where it must not be in a cache yet."""
+    (ten,) = _counts(engine, Tokenize(texts=(word * 10,)))
+    return _raw(word * (10 * tokens // (ten + 1)))
 
 
 def _counts(engine: Engine, request: Tokenize) -> tuple[int, ...]:
