@@ -7,12 +7,11 @@ loopback, as it always does, and is spoken to through the object in this process
 from __future__ import annotations
 
 import importlib
-import json
-import os
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+from peer_serve import serve
 
 
 class Peer:
@@ -52,25 +51,5 @@ class Peer:
             return {"seconds": time.perf_counter() - start, "usages": usages}
 
 
-def main() -> None:
-    """Serve until the input ends."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
-    peer: Peer | None = None
-    for line in sys.stdin:
-        order = json.loads(line)
-        try:
-            if order["do"] == "load":
-                peer = Peer(order["path"], order["threads"], order["slots"], order["context"])
-                answer: dict[str, Any] = {"system": peer.system}
-            else:
-                assert peer is not None
-                answer = peer.answer(order["texts"], order["tokens"])
-        except Exception as error:  # noqa: BLE001 - the other side is told, whatever it was
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(answer) + "\n")
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    serve(lambda order: Peer(order["path"], order["threads"], order["slots"], order["context"]))

@@ -62,10 +62,10 @@ class SlotPool:
         """Most cells of one request."""
         return self._runner.cache_tokens // self.parts
 
-    def best(self, prompt: Sequence[int], *, exact: bool = False) -> int:
+    def best(self, prompt: Sequence[int]) -> int:
         """Tokens of the prompt that need not be computed if it is given a slot now."""
-        live = max(slot.match(prompt, exact=exact) for slot in self._usable())
-        return max(live, self._saved.find(prompt, exact=exact)[0])
+        live = max(slot.match(prompt, exact=False) for slot in self._usable())
+        return max(live, self._saved.find(prompt, exact=False)[0])
 
     def take(self, prompt: Sequence[int], cells: int, *, exact: bool = False) -> Slot | None:
         """A slot for a prompt, with as much of it as is cached; None while there is no slot or no room.

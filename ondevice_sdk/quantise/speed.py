@@ -11,7 +11,7 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ondevice_sdk.backends.api import (
     GREEDY,
@@ -21,7 +21,6 @@ from ondevice_sdk.backends.api import (
     Generate,
     Generated,
     LoadOptions,
-    ModelRunner,
     Raw,
     Request,
     Result,
@@ -33,11 +32,8 @@ from ondevice_sdk.backends.api import (
 from ondevice_sdk.errors import LoadFailed, OnDeviceError
 from ondevice_sdk.quantise.logits import ModelToLoad, local_model
 from ondevice_sdk.runtime import protocol
-from ondevice_sdk.runtime.loading import load_model
+from ondevice_sdk.runtime.loading import load_engine
 from ondevice_sdk.types import JsonValue
-
-if TYPE_CHECKING:
-    from ondevice_sdk.backends.api import LocalModel
 
 ENTRY: Final = "ondevice_sdk.quantise.speed:measure"
 CONTEXT: Final = 2048  # tokens, of all sequences
@@ -113,15 +109,9 @@ def read_rounds(value: Mapping[str, JsonValue]) -> tuple[Round, ...] | None:
 
 
 def _engine(wanted: ModelToLoad, options: LoadOptions, stack: ExitStack) -> Engine:
-    model: LocalModel = local_model(wanted["model"])
-    loaded = load_model(wanted["entry"], model, options)
-    if isinstance(loaded, ModelRunner):
-        from ondevice_sdk.engine import BatchedEngine
-
-        # Guessing ahead depends on what the text repeats, which is not what is compared here.
-        loaded = BatchedEngine(loaded, speculate=False)
-    stack.callback(loaded.close)
-    return loaded
+    engine = load_engine(wanted["entry"], local_model(wanted["model"]), options, speculate=False)
+    stack.callback(engine.close)
+    return engine
 
 
 class _Track:

@@ -256,7 +256,8 @@ class _Bed:
         self._write(path, shape, kind)
         try:
             model = LocalModel("random", "", self._format, str(path), "")
-            engine = load_engine(self._entry, model, LoadOptions(context, max_sequences=1, threads=threads))
+            options = LoadOptions(context, max_sequences=1, threads=threads)
+            engine = load_engine(self._entry, model, options, speculate=False)  # a step is a token
         finally:
             path.unlink()  # what is mapped stays readable
         try:

@@ -25,7 +25,9 @@ def import_runtime(entry: str) -> None:
         backend.import_runtime()
 
 
-def load_engine(entry: str, model: LocalModel, options: LoadOptions, prefixes: Prefixes | None = None) -> Engine:
+def load_engine(
+    entry: str, model: LocalModel, options: LoadOptions, prefixes: Prefixes | None = None, *, speculate: bool = True
+) -> Engine:
     """Import the backend at "module:attribute" and load the model.
 
     Args:
@@ -33,6 +35,7 @@ def load_engine(entry: str, model: LocalModel, options: LoadOptions, prefixes: P
         model: a local model.
         options: how to load it.
         prefixes: where the engine may keep what it has read; unused where a backend brings an engine of its own.
+        speculate: whether it may draft; what is timed depends on what a text repeats, then. Unused like `prefixes`.
 
     Raises:
         BackendUnavailable, LoadFailed, ModelCorrupt, ModelUnsupported. StoreError: `prefixes` cannot be used.
@@ -44,7 +47,7 @@ def load_engine(entry: str, model: LocalModel, options: LoadOptions, prefixes: P
         from ondevice_sdk.engine import BatchedEngine
 
         disk = None if prefixes is None else prefixes.open(model, options, loaded)
-        return BatchedEngine(loaded, prefix_cache_bytes=options.prefix_cache_bytes, disk=disk)
+        return BatchedEngine(loaded, speculate=speculate, prefix_cache_bytes=options.prefix_cache_bytes, disk=disk)
 
 
 def load_model(entry: str, model: LocalModel, options: LoadOptions) -> Engine | ModelRunner:

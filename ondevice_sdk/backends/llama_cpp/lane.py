@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ondevice_sdk.backends.api import KvType
 from ondevice_sdk.backends.llama_cpp import state
+from ondevice_sdk.backends.llama_cpp.sizes import ROWS_AT_A_TIME
 from ondevice_sdk.errors import GenerationFailed, LoadFailed
 
 if TYPE_CHECKING:
@@ -20,17 +21,16 @@ if TYPE_CHECKING:
 class LaneOptions:
     """Sizes of a context, in tokens, sequences, rows and threads, and how its keys and values are kept.
 
-    With `apart` every sequence has the same share of the tokens to itself, instead of all of them in common.
+    With several `parts` there are as many sequences, and each has its share of the tokens to itself.
     """
 
     tokens: int
     sequences: int
     rows: int
-    rows_at_a_time: int  # of those
     logits: int
     threads: int
     kv_type: KvType = "f16"
-    apart: bool = False
+    parts: int = 1
 
 
 class Lane:
@@ -43,16 +43,15 @@ class Lane:
         self._np = np
         self._lib = llama_cpp
         self._vocabulary = vocabulary
-        self.apart = options.apart
-        self._parts = options.sequences if options.apart else 1
+        self.parts = options.parts
         params = llama_cpp.llama_context_default_params()
         params.n_ctx = options.tokens
         params.n_batch = min(options.rows, options.tokens)
-        params.n_ubatch = min(options.rows_at_a_time, params.n_batch)
-        params.n_seq_max = options.sequences
+        params.n_ubatch = min(ROWS_AT_A_TIME, params.n_batch)
+        params.n_seq_max = options.sequences if options.parts == 1 else options.parts
         # Logits of all rows of a batch would take n_batch * vocabulary floats twice; nothing here needs so many.
         params.n_outputs_max = min(options.logits, params.n_batch)
-        params.kv_unified = not options.apart
+        params.kv_unified = options.parts == 1
         # Flash attention reads prompts a little faster on a CPU, but decodes at half the speed on a long context.
         params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         if options.kv_type == "q8_0":  # values of 8 bits need it
@@ -119,7 +118,7 @@ class Lane:
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
         """Share cached positions [start, end); where every sequence has its own cells they are copied, from 0."""
-        if not self.apart:
+        if self.parts == 1:
             self._lib.llama_memory_seq_cp(self._memory, source, target, start, end)
             return
         self.load(target, self.save(source))  # llama.cpp's own copy waits for the next pass, and may come too late
@@ -135,7 +134,7 @@ class Lane:
         buffer = (ctypes.c_uint8 * size)()
         written = self._lib.llama_state_seq_get_data(self._context, buffer, size, sequence)
         data = memoryview(buffer).cast("B")[:written]
-        return state.from_part(data, sequence, self._parts) if self.apart else bytes(data)
+        return state.from_part(data, sequence, self.parts) if self.parts > 1 else bytes(data)
 
     def load(self, sequence: int, data: bytes) -> None:
         """Put a state back.
@@ -143,8 +142,8 @@ class Lane:
         Raises:
             GenerationFailed: the data is not a state of this model, or does not fit.
         """
-        if self.apart:
-            data = state.to_part(data, self._parts)
+        if self.parts > 1:
+            data = state.to_part(data, self.parts)
         buffer = ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_uint8))  # read only
         if not self._lib.llama_state_seq_set_data(self._context, buffer, len(data), sequence):
             raise GenerationFailed("the saved state does not fit this model")
@@ -155,7 +154,7 @@ class Lane:
         size = self._lib.llama_state_seq_get_size(self._context, 0)
         buffer = (ctypes.c_uint8 * size)()
         written = self._lib.llama_state_seq_get_data(self._context, buffer, size, 0)
-        return state.is_understood(bytes(memoryview(buffer)[:written]), self._parts)
+        return state.is_understood(bytes(memoryview(buffer)[:written]), self.parts)
 
     def close(self) -> None:
         """Free the context; may be called twice."""

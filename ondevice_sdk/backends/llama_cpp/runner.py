@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ondevice_sdk.backends.api import Batch, LoadOptions, LocalModel, ModelRunner, Segment
 from ondevice_sdk.backends.llama_cpp import log
 from ondevice_sdk.backends.llama_cpp.lane import Lane, LaneOptions
-from ondevice_sdk.backends.llama_cpp.sizes import DEFAULT_CONTEXT, ROWS_AT_A_TIME
+from ondevice_sdk.backends.llama_cpp.sizes import DEFAULT_CONTEXT
 from ondevice_sdk.backends.llama_cpp.vocabulary import Vocabulary
 from ondevice_sdk.catalogue.gguf import GgufHeader
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed, LoadFailed, ModelCorrupt, ModelUnsupported
@@ -95,7 +95,6 @@ class LlamaCppRunner(ModelRunner):
             wanted,
             options.max_sequences,
             rows,
-            ROWS_AT_A_TIME,
             max(_MAX_LOGITS, options.max_sequences),
             options.threads or _usable_cores(),
             options.kv_type,
@@ -147,7 +146,7 @@ class LlamaCppRunner(ModelRunner):
         """
         if self._shared is None:
             raise GenerationFailed("the model is closed")
-        sizes = replace(self._sizes, sequences=parts, apart=True) if parts > 1 else self._sizes
+        sizes = replace(self._sizes, parts=parts)
         self._shared.close()  # first: there is no room for two caches
         self._shared = None
         for each in (sizes, self._sizes):
@@ -158,7 +157,7 @@ class LlamaCppRunner(ModelRunner):
                 continue
         if self._shared is None:
             raise MemoryError
-        if self._shared.apart != sizes.apart:
+        if self._shared.parts != parts:
             raise GenerationFailed("there is no memory to arrange the cache anew")
 
     def kv_copy(self, source: int, target: int, start: int, end: int) -> None:
