@@ -6,7 +6,7 @@ import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from ondevice_sdk.backends.api import (
     Done,
@@ -17,10 +17,12 @@ from ondevice_sdk.backends.api import (
     Generate,
     PromptProgress,
     Request,
+    TextDelta,
 )
 from ondevice_sdk.errors import GenerationFailed
 
 _MOST_FAILURES: Final = 8  # steps in a row that raise before the engine is given up
+_PACE_S: Final = 0.03  # text of a stream goes out this often: every wake-up of the app costs the model processor time
 
 
 class EngineBroken(Exception):
@@ -100,6 +102,9 @@ class EngineLoop:
         self._inbox: queue.SimpleQueue[_Add | _Abort | _Forget | None] = queue.SimpleQueue()
         self._in_flight: dict[str, int] = {}  # prompt tokens known to be processed
         self._streams: set[str] = set()  # of those in flight, the ones that somebody watches
+        self._begun: set[str] = set()  # of the streams, those that the app has heard of
+        self._held: list[Event] = []  # text that waits for more
+        self._sent = float("-inf")
         self._failures = 0
         self._worked = False  # since the engine was last told that there is nothing to do
         self.budget = StepBudget()
@@ -220,9 +225,40 @@ class EngineLoop:
                 del self._in_flight[event.request_id]
                 self._streams.discard(event.request_id)
             known.append(event)
-        if known:
-            self._emit(known)
+        self._send(known)
         return tokens
+
+    def _send(self, events: Sequence[Event]) -> None:
+        """Emit these, unless they are more text of streams whose last text went out a moment ago."""
+        self._held += events
+        if not any(isinstance(event, TextDelta) for event in self._held):
+            ready, self._held = self._held, []
+        elif all(event.request_id in self._begun and isinstance(event, TextDelta) for event in self._held) and (
+            self._clock() < self._sent + _PACE_S
+        ):
+            return
+        else:
+            ready, self._held, self._sent = joined(self._held), [], self._clock()
+            self._begun = self._streams & (self._begun | {event.request_id for event in ready})
+        if ready:
+            self._emit(ready)
+
+
+def joined(events: Sequence[Event]) -> list[Event]:
+    """The same events, with the text of a request in one piece as far as nothing else of it comes between."""
+    ready: list[Event] = []
+    text: dict[str, int] = {}  # where the request's text stands that may go on
+    for event in events:
+        at = text.get(event.request_id)
+        if not isinstance(event, TextDelta):
+            text.pop(event.request_id, None)
+        elif at is None:
+            text[event.request_id] = len(ready)
+        else:
+            ready[at] = TextDelta(event.request_id, cast("TextDelta", ready[at]).text + event.text)
+            continue
+        ready.append(event)
+    return ready
 
 
 def failure(request_id: str, error: Exception) -> Failed:

@@ -16,6 +16,7 @@ from ondevice_sdk.backends.api import (
     Raw,
     Request,
     Segment,
+    TextDelta,
     Usage,
 )
 from ondevice_sdk.runtime.loop import EngineBroken, EngineLoop, StepBudget
@@ -206,3 +207,51 @@ def test_a_step_may_be_longer_while_nobody_watches_a_stream() -> None:
         for _ in range(20):
             budget.observe(budget.tokens / 2100, budget.tokens)
         assert budget.tokens == expected
+
+
+def test_text_of_a_stream_goes_out_at_a_pace_in_one_piece_and_never_late() -> None:
+    stream = Generate(Raw((Segment("text"),)), 9, stream=True)
+    now = 0.0
+
+    def step(seconds: float, *events: Event) -> Callable[[Engine], Sequence[Event]]:
+        def scripted(_: Engine) -> Sequence[Event]:
+            nonlocal now
+            now += seconds
+            return events
+
+        return scripted
+
+    def text(request_id: str, piece: str) -> TextDelta:
+        return TextDelta(request_id, piece)
+
+    engine = Scripted(
+        step(1.0, PromptProgress("a", 5, 5)),
+        step(0.01, text("a", "1")),  # the first is not held back
+        step(0.01, text("a", "2")),
+        step(0.01, text("a", "3"), text("b", "first")),  # of another stream: out, and what was held with it
+        step(0.01, text("a", "4")),
+        step(0.01, text("b", "5")),
+        step(0.02, text("a", "6")),  # 40 ms later
+        step(0.01, text("a", "7")),
+        step(0.01, done("a")),
+        step(0.01, text("b", "8"), done("b")),
+    )
+    batches: list[Sequence[Event]] = []
+
+    def emit(batch: Sequence[Event]) -> None:
+        batches.append(batch)
+        if batch[-1] == done("b"):
+            loop.stop()
+
+    loop = EngineLoop(engine, emit, clock=lambda: now)
+    loop.submit("a", stream)
+    loop.submit("b", stream)
+    loop.run()
+    assert batches == [
+        [PromptProgress("a", 5, 5)],
+        [text("a", "1")],
+        [text("a", "23"), text("b", "first")],
+        [text("a", "46"), text("b", "5")],
+        [text("a", "7"), done("a")],
+        [text("b", "8"), done("b")],
+    ]
