@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ondevice_sdk.backends.api import (
     PREFIX_CACHE_BYTES,
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ondevice_sdk.engine.disk import DiskPrefixes
+
+
+_TOGETHER_S: Final = 1.0  # requests that came so soon after one another are one piece of work
 
 
 class BatchedEngine(Engine):
@@ -149,7 +152,7 @@ class BatchedEngine(Engine):
                 if sequence.finished or not sequence.prefilling:
                     break
         if shared:
-            self._run(shared, max(1, budget), events)
+            self._run(_in_turn(shared), max(1, budget), events)
         self._active = [sequence for sequence in self._active if not sequence.finished]
         return events
 
@@ -367,6 +370,20 @@ class BatchedEngine(Engine):
         for slot in sequence.slots():
             self._pool.cut(slot, 0)  # what the cache holds is not known
         sequence.release(self._pool)
+
+
+def _in_turn(sequences: list[Sequence]) -> list[Sequence]:
+    """Those that take part in a pass: answers that nobody watches wait for the prompts that came with them.
+
+    Rows of few answers cost nearly as much as those of many. Without waiting, those that are ready first are written
+    one row at a time beside the prompts of the others.
+    """
+    reading = [sequence for sequence in sequences if sequence.prefilling]
+    first = min((sequence.placed for sequence in reading), default=0.0)
+    writing = [sequence for sequence in sequences if not sequence.prefilling]
+    if reading and not any(each.watched or first > each.placed + _TOGETHER_S for each in writing):
+        return reading
+    return sequences
 
 
 def _decoding_first(sequence: Sequence) -> tuple[bool, tuple[int, int]]:

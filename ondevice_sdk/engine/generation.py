@@ -49,7 +49,7 @@ class Generation(Sequence):
         # to be the same again. Where the largest logit is taken, no bit decides.
         repeatable = request.deterministic or (request.sampling.seed is not None and not sampler.greedy)
         self._drafter = None if costs is None or repeatable else Drafter(costs)
-        self._stream = request.stream
+        self.watched = request.stream
         self._end_tokens = runner.end_tokens
         self._masked = sorted(runner.end_tokens) if request.ignore_eos else []
         self._decoder = TextDecoder()
@@ -180,7 +180,7 @@ class Generation(Sequence):
         if not text:
             return []
         self._text.append(text)
-        return [TextDelta(self.request_id, text)] if self._stream else []
+        return [TextDelta(self.request_id, text)] if self.watched else []
 
     def _finish(self, reason: Literal["stop", "length", "cancelled"]) -> list[Event]:
         self.finished = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -32,7 +33,9 @@ class Sequence(ABC):
         self.cells = cells  # most cells that it will ever hold
         self.order = order  # smaller goes first
         self.exact = exact  # on the grid, sharing no forward pass
+        self.watched = False  # whether somebody reads the answer while it is written
         self.slot: Slot | None = None
+        self.placed = 0.0  # when it got the slot
         self.cached = 0
         self.prefill_s = 0.0
         self.decode_s = 0.0
@@ -47,6 +50,7 @@ class Sequence(ABC):
     def place(self, slot: Slot) -> None:
         """Start in a slot that holds the beginning of the prompt."""
         self.slot = slot
+        self.placed = time.monotonic()
         self.cached = len(slot.tokens)
 
     def plan(self, batch: Batch, room: Room) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from ondevice_sdk.backends.api import (
     Tokenize,
     Tokenized,
 )
-from ondevice_sdk.engine import BatchedEngine
+from ondevice_sdk.engine import BatchedEngine, sequence
 from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.testing import answer, drain
 
@@ -65,6 +66,29 @@ def test_decoding_goes_on_while_a_long_prompt_is_processed(tmp_path: Path) -> No
         kinds = {(event.request_id, event.kind) for event in engine.step(10)}
         assert ("talk", "text_delta") in kinds
         assert ("long", "prompt_progress") in kinds
+
+
+@pytest.mark.parametrize(("later", "watched", "waits"), [(0.5, False, True), (5.0, False, False), (0.5, True, False)])
+def test_an_unwatched_answer_waits_for_prompts_that_came_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: float, watched: bool, waits: bool
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(sequence, "time", SimpleNamespace(monotonic=lambda: now))
+    engine = echo_engine(tmp_path)
+    engine.add_request("short", Generate(chat("x" * 30), 3, GREEDY, stream=watched))
+    engine.step(64)
+    now = later
+    engine.add_request("long", Generate(chat("y" * 300), 3, GREEDY))
+    ends: dict[str, int] = {}
+    read = 0
+    for step in range(60):
+        for event in engine.step(20):
+            if isinstance(event, Done):
+                ends[event.request_id] = step
+            elif isinstance(event, PromptProgress) and event.request_id == "long" and event.done == event.total:
+                read = step
+    assert (ends["short"] > read) is waits
+    assert ends["long"] > read
 
 
 def test_progress_counts_every_chunk(tmp_path: Path) -> None:
