@@ -119,9 +119,15 @@ def flowing(subject: Subject, ai: Client, documents: Documents, options: argpars
         arrivals: list[list[float]] = [[] for _ in range(STREAMS)]
         flow = [threading.Event() for _ in range(STREAMS)]
         over = threading.Event()
+        ended = [False] * STREAMS  # by themselves
 
         def write(
-            place: int, turn: int, arrivals: list[list[float]], flow: list[threading.Event], over: threading.Event
+            place: int,
+            turn: int,
+            arrivals: list[list[float]],
+            flow: list[threading.Event],
+            over: threading.Event,
+            ended: list[bool],
         ) -> None:
             text = f"{turn} {place}: {prompts.words(20, 10_000 + STREAMS * turn + place)}"
             with ai.stream(text, max_tokens=tokens, temperature=0, ignore_eos=True) as stream:
@@ -130,9 +136,10 @@ def flowing(subject: Subject, ai: Client, documents: Documents, options: argpars
                     flow[place].set()
                     if over.is_set():
                         stream.cancel()
+                ended[place] = stream.result().finish_reason == "length"
 
         with ThreadPoolExecutor(STREAMS) as pool:
-            writers = [pool.submit(write, place, turn, arrivals, flow, over) for place in range(STREAMS)]
+            writers = [pool.submit(write, place, turn, arrivals, flow, over, ended) for place in range(STREAMS)]
             try:
                 for place, writer in enumerate(writers):
                     while not flow[place].wait(0.5):
@@ -149,7 +156,7 @@ def flowing(subject: Subject, ai: Client, documents: Documents, options: argpars
         reads.append(end - start)
         for place, times in enumerate(arrivals):
             during = [start, *(now for now in times if start <= now <= end)]
-            if times[-1] < end and len(times) >= tokens:
+            if times[-1] < end and ended[place]:
                 figures.tell(f"  stream {place} ended {end - times[-1]:.1f} s before the prompt was read")
             else:
                 during.append(min(now for now in (*times, end) if now >= end))
