@@ -19,7 +19,7 @@ from typing_extensions import TypeForm, Unpack
 from ondevice_sdk import errors
 from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.call import Call, ProgressCallback, Window, Work
-from ondevice_sdk.chat import ChatHistory
+from ondevice_sdk.chat import ChatHistory, asked
 from ondevice_sdk.client import Client
 from ondevice_sdk.options import (
     AnalyseManyOptions,
@@ -27,6 +27,7 @@ from ondevice_sdk.options import (
     GenerateManyOptions,
     GenerateOptions,
     Prompt,
+    RedactOptions,
     SummariseManyOptions,
     SummariseOptions,
     takes,
@@ -35,18 +36,22 @@ from ondevice_sdk.stream import CANCEL_S, StreamState
 from ondevice_sdk.tasks.analyse import analyse as analyse_flow
 from ondevice_sdk.tasks.counting import count_tokens as count_tokens_flow
 from ondevice_sdk.tasks.counting import prewarm as prewarm_flow
+from ondevice_sdk.tasks.embed import embed as embed_flow
 from ondevice_sdk.tasks.flow import Flow
 from ondevice_sdk.tasks.generate import generate as generate_flow
+from ondevice_sdk.tasks.redact import redact as redact_flow
 from ondevice_sdk.tasks.summarise import summarise as summarise_flow
 from ondevice_sdk.types import (
     Analysis,
     Availability,
+    Embeddings,
     Generation,
     JsonValue,
     Message,
     ModelInfo,
     PrivacyReport,
     PromptProgress,
+    Redaction,
     Selection,
     StreamEvent,
     Summary,
@@ -100,7 +105,7 @@ class AsyncStream(StreamState[T]):
         return AsyncDeltas(self.events())
 
     def events(self) -> AsyncIterator[StreamEvent]:
-        """Typed events: prompt progress, text deltas, and `Completed` at the end."""
+        """Typed events: prompt progress, text deltas or the call of a tool, and `Completed` at the end."""
         self._claim()
         return AsyncEvents(self)
 
@@ -157,7 +162,7 @@ class AsyncEvents(AsyncIterator[StreamEvent]):
             self._arrived.extend(await self._stream._next())
             if not self._arrived:
                 self._over = True
-                self._arrived.append(self._stream._completed())
+                self._arrived.extend(self._stream._last())
         if not self._arrived:
             raise StopAsyncIteration
         return self._arrived.popleft()
@@ -239,9 +244,15 @@ class AsyncClient:
     @takes(analyse_flow, "on_progress")
     async def analyse(self, text: str, form: Any, **options: Unpack[AnalyseOptions]) -> Analysis[Any]:
         """See `Client.analyse`."""
-        return self._client._finish(await self._run(analyse_flow, text, form, **options))
+        learned = self._client._learned
+        return self._client._finish(await self._run(analyse_flow, text, form, learned=learned, **options))
 
     analyze = analyse
+
+    @takes(redact_flow, "on_progress")
+    async def redact(self, text: str, **options: Unpack[RedactOptions]) -> Redaction:
+        """See `Client.redact`."""
+        return self._client._finish(await self._run(redact_flow, text, **options))
 
     @overload
     async def generate(
@@ -308,7 +319,7 @@ class AsyncClient:
         self, texts: Iterable[str], form: Any, **options: Unpack[AnalyseManyOptions]
     ) -> AsyncIterator[Analysis[Any]]:
         """See `Client.analyse_many`."""
-        return self._many(analyse_flow, texts, (form,), **options)
+        return self._many(analyse_flow, texts, (form,), learned=self._client._learned, **options)
 
     analyze_many = analyse_many
 
@@ -333,9 +344,13 @@ class AsyncClient:
         """See `Client.generate_many`."""
         return self._many(generate_flow, prompts, (), stream=False, **options)
 
-    def chat(self, instructions: str | None = None) -> AsyncChat:
+    async def embed(self, texts: str | Iterable[str], *, on_progress: ProgressCallback | None = None) -> Embeddings:
+        """See `Client.embed`; `on_progress` is called on another thread."""
+        return self._client._finish(await self._run(embed_flow, texts, on_progress=on_progress))
+
+    def chat(self, instructions: str | None = None, *, messages: Sequence[Message] = ()) -> AsyncChat:
         """See `Client.chat`."""
-        return AsyncChat(self, instructions)
+        return AsyncChat(self, instructions, messages)
 
     async def count_tokens(self, text: str | Sequence[Message]) -> int:
         """See `Client.count_tokens`."""
@@ -420,20 +435,26 @@ class AsyncChat(ChatHistory):
         super().__init__(instructions, messages)
         self._client = client
 
-    async def send(self, text: str, **options: Unpack[GenerateOptions]) -> Generation[str]:
+    async def send(self, text: str | Message, **options: Unpack[GenerateOptions]) -> Generation[str]:
         """See `Chat.send`."""
-        answer = await self._client.generate(self._prompt(text), **options)
-        self._remember(text, answer.text)
+        turn = asked(text)
+        with self._alone():
+            answer = await self._client.generate(self._prompt(turn), **options)
+            self._remember(turn, answer)
         return answer
 
     @asynccontextmanager
-    async def stream(self, text: str, **options: Unpack[GenerateOptions]) -> AsyncIterator[AsyncStream[str]]:
+    async def stream(self, text: str | Message, **options: Unpack[GenerateOptions]) -> AsyncIterator[AsyncStream[str]]:
         """See `Chat.stream`."""
-        async with self._client.stream(self._prompt(text), **options) as stream:
-            yield stream
-            stream.cancel()
-            self._remember(text, (await stream.result()).text)
+        turn = asked(text)
+        with self._alone():
+            async with self._client.stream(self._prompt(turn), **options) as stream:
+                yield stream
+                stream.cancel()
+                self._remember(turn, await stream.result())
 
     def clone(self) -> AsyncChat:
-        """A second conversation with the same past."""
+        """See `Chat.clone`."""
         return AsyncChat(self._client, self._instructions, self._messages)
+
+    __copy__ = clone

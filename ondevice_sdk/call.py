@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from ondevice_sdk import errors
 from ondevice_sdk.backends import requests
 from ondevice_sdk.runtime.executor import Ticket
-from ondevice_sdk.tasks.flow import Flow
+from ondevice_sdk.tasks.flow import Flow, Step
 from ondevice_sdk.types import Progress, PromptProgress, TextDelta
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class Call(Work, Generic[T]):
         self._tickets: list[Ticket] = []
         self._results: list[requests.Result | None] = []
         self._prompts: dict[int, requests.PromptProgress] = {}  # how far each request's prompt is
-        self._stage = ""
+        self._step: Step = Step(())
         self._deltas: list[PromptProgress | TextDelta] = []
         self._outcome: tuple[T | None, BaseException | None] | None = None
         self._cancelled = False
@@ -136,7 +136,9 @@ class Call(Work, Generic[T]):
         """Take in what has arrived and let the flow go on."""
         while self._outcome is None and not self._abandoned:
             error = self._collect()
-            if error is not None:
+            if isinstance(error, errors.Cancelled) and not self._cancelled:
+                self._fail(error)  # the client was closed: no flow goes on
+            elif error is not None:
                 self._cancel_tickets()
                 self._resume(None, error)
             elif all(result is not None for result in self._results):
@@ -192,8 +194,11 @@ class Call(Work, Generic[T]):
         return None
 
     def _report_prompts(self) -> None:
-        """Tell the prompt tokens of all requests of this step; how many there will be once all have begun."""
-        if self._on_progress:
+        """Tell the prompt tokens of all requests of this step; how many there will be once all have begun.
+
+        Of a step that counts in a unit of its own nothing else is told.
+        """
+        if self._on_progress and self._step.unit == "requests":
             begun = all(index in self._prompts or result is not None for index, result in enumerate(self._results))
             done = sum(prompt.done for prompt in self._prompts.values())
             total = sum(prompt.total for prompt in self._prompts.values()) if begun else None
@@ -201,8 +206,11 @@ class Call(Work, Generic[T]):
 
     def _report(self) -> None:
         if self._on_progress:
-            done = sum(result is not None for result in self._results)
-            self._on_progress(Progress(self._stage, done, len(self._results), "requests"))
+            step, done, asked = self._step, sum(result is not None for result in self._results), len(self._results)
+            if step.unit == "requests":
+                self._on_progress(Progress(step.stage, done, asked, step.unit))
+            else:
+                self._on_progress(Progress(step.stage, step.done + step.gain * done // asked, step.total, step.unit))
 
     def _resume(self, results: list[requests.Result] | None, error: BaseException | None) -> None:
         """Let the flow run to its next step, and submit that."""
@@ -220,7 +228,7 @@ class Call(Work, Generic[T]):
         except errors.OnDeviceError as failure:
             self._finish(None, failure)
             return
-        self._stage = step.stage
+        self._step = step
         self._results = [None] * len(step.requests)
         for request in step.requests:
             ticket = self._submit(request)

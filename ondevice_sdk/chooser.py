@@ -49,6 +49,7 @@ _NEEDED: dict[TaskName, frozenset[Capability]] = {
     "summarise": frozenset({Capability.GENERATE}),
     "analyse": frozenset({Capability.GENERATE, Capability.SCORE}),
     "generate": frozenset({Capability.GENERATE}),
+    "embed": frozenset({Capability.EMBED}),
 }
 
 
@@ -57,6 +58,7 @@ class Settings:
     """What an app asked for when it made a client, checked."""
 
     model: str | None = None
+    embedder: str | None = None
     privacy: PrivacyLevel = "strict"
     isolation: Isolation = "process"
     backends: tuple[str, ...] | None = None
@@ -89,12 +91,16 @@ class Chosen:
 
 @dataclass(slots=True, eq=False)
 class Chooser:
-    """Chooses for one client. Collaborators that are None are found when first needed."""
+    """Chooses for one client. Collaborators that are None are found when first needed.
+
+    It chooses a model that writes, or with `embeds` one that gives embeddings.
+    """
 
     settings: Settings
     store: Store | None = None
     device: DeviceProfile | None = None
     specs: Sequence[ModelSpec] | None = None
+    embeds: bool = False
     chosen: Chosen | None = None
 
     def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
@@ -120,9 +126,11 @@ class Chooser:
             ModelNotInstalled, NoModelFits, ModelCorrupt, BackendUnavailable, ConfigurationError.
         """
         if self.chosen is None:
-            model = self.settings.model
+            model = self._wanted()
             if model and _is_path(model):
-                self.chosen = self._weigh_file(self._models().from_path(model))
+                found = self._models().from_path(model)
+                self._require_kind(_gives_embeddings(found), found.name)
+                self.chosen = self._weigh_file(found)
             else:
                 self.chosen = self._from_store()
         return self.chosen
@@ -158,7 +166,45 @@ class Chooser:
             return Availability("unavailable", (f"the backend lacks {', '.join(sorted(missing))}",))
         return Availability("available")
 
+    def _wanted(self) -> str | None:
+        """The model that the app named for this kind of work; None: the best that is installed."""
+        model, embedder = self.settings.model, self.settings.embedder
+        if not self.embeds:
+            return model
+        if embedder is None and model is not None and self._named_embedder(model):
+            return model
+        return embedder
+
+    def _named_embedder(self, model: str) -> bool:
+        """Whether a client's one model is an embedder; what it is not, the model itself will say when it is used."""
+        if _is_path(model):
+            try:
+                return gguf.read_header(model).embeds
+            except (OSError, errors.ModelCorrupt):
+                return False
+        name = model.partition(":")[0]
+        return any(spec.name == name and spec.embeds for spec in self._specs()) or any(
+            each.name == name and _gives_embeddings(each) for each in self._models().installed()
+        )
+
+    def _require_kind(self, embeds: bool, name: str) -> None:
+        """Refuse a model of the other kind.
+
+        Raises:
+            Unsupported.
+        """
+        if embeds and not self.embeds:
+            message, task = f"{name} gives embeddings and writes no text", "generate"
+            raise errors.Unsupported(message, capability=task, hint="name another model, and this one as embedder=")
+        if self.embeds and not embeds:
+            message, hint = f"{name} writes text and gives no embeddings", f"ondevice models pull {catalogue.EMBEDDER}"
+            raise errors.Unsupported(message, capability="embed", hint=hint)
+
     def _from_store(self) -> Chosen:
+        name, _ = self._name()
+        for spec in self._specs():
+            if spec.name == name:
+                self._require_kind(spec.embeds, spec.name)
         selection, offers = self._weigh()
         candidate = choose_installed(selection)
         if candidate is None:
@@ -177,14 +223,18 @@ class Chooser:
         known = {spec.name for spec in self._specs()}
         for model in self._models().installed():
             if model.name not in known and name in (None, model.name) and variant in (None, model.variant):
+                if (embeds := _gives_embeddings(model)) != self.embeds and name is None:
+                    continue
+                self._require_kind(embeds, model.name)
                 copies = self._copies([model])
                 return self._weigh_file(self._models().resolve(model.name, model.variant), copies)
         if selection.chosen is None:
             self._require_backend({variant.format for spec in self._specs() for variant in spec.variants})
             raise no_model_fits(selection)
-        wanted = self.settings.model or selection.chosen.name
+        wanted = self._wanted() or selection.chosen.name
+        some = "no embedding model is installed" if self.embeds else "no model that can run here is installed"
         raise errors.ModelNotInstalled(
-            f"the model {wanted} is not installed" if name else "no model that can run here is installed",
+            f"the model {wanted} is not installed" if name else some,
             model=wanted,
             hint=f"ondevice models pull {wanted}",
         )
@@ -193,12 +243,22 @@ class Chooser:
         """A file outside the catalogue: weighed by its own header, refused with the numbers where it does not fit."""
         offer = self._require_backend({model.format})
         size = model.size()
-        options, needed = LoadOptions(context_tokens=self.settings.context), Footprint(size, 0, 0).total
+        context = None if self.embeds else self.settings.context
+        options, needed = LoadOptions(context_tokens=context), Footprint(size, 0, 0).total
         header = gguf.read_header(model.path) if model.format == "gguf" else None
         if header is not None and header.shape is not None:
             quantisation = layout.FILE_TYPES.get(header.file_type or 0, "")
             variant = Variant("int4", model.format, quantisation, 0.0, (Artifact(f"file:{model.path}", size),))
-            spec = ModelSpec(model.name, model.name, header.shape, (variant,), "", "", must_accept=False, languages=())
+            spec = ModelSpec(
+                model.name,
+                model.name,
+                header.shape,
+                (variant,),
+                *("", ""),
+                must_accept=False,
+                languages=(),
+                embeds=header.embeds,
+            )
             fitting = plan(self._device(), spec, variant, offer, self._need())
             options, needed = fitting.options, fitting.memory_bytes
             if any(
@@ -293,12 +353,14 @@ class Chooser:
 
     def _name(self) -> tuple[str | None, str | None]:
         """The model asked for as name and variant; nothing where it is a path or does not matter."""
-        model = self.settings.model
+        model = self._wanted()
         return (None, None) if model is None or _is_path(model) else catalogue.split_name(model)
 
     def _need(self, task: TaskName | None = None, tokens: int | None = None) -> Need:
         name, variant = self._name()
         settings = self.settings
+        if self.embeds:
+            return Need("embed", tokens, settings.prefer, name, variant)
         return Need(task, tokens, settings.prefer, name, variant, settings.context)
 
     def _backends(self) -> dict[str, Backend]:
@@ -339,6 +401,16 @@ class Chooser:
 
     def _calibrations(self) -> Path:
         return self._models().root / "calibration"
+
+
+def _gives_embeddings(model: LocalModel | InstalledModel) -> bool:
+    """By its file's own header; what cannot be read will be refused when it is used."""
+    if model.format != "gguf":
+        return False
+    try:
+        return gguf.read_header(model.path).embeds
+    except (OSError, errors.ModelCorrupt):
+        return False
 
 
 def _percent(stage: str, on_progress: ProgressCallback | None) -> Callable[[float], None] | None:

@@ -23,6 +23,7 @@ from ondevice_sdk.options import (
     GenerateManyOptions,
     GenerateOptions,
     Prompt,
+    RedactOptions,
     SummariseManyOptions,
     SummariseOptions,
     check_count,
@@ -37,12 +38,16 @@ from ondevice_sdk.stream import Stream
 from ondevice_sdk.tasks.analyse import analyse as analyse_flow
 from ondevice_sdk.tasks.counting import count_tokens as count_tokens_flow
 from ondevice_sdk.tasks.counting import prewarm as prewarm_flow
+from ondevice_sdk.tasks.embed import embed as embed_flow
 from ondevice_sdk.tasks.flow import Flow
 from ondevice_sdk.tasks.generate import generate as generate_flow
+from ondevice_sdk.tasks.labels.learned import Learned
+from ondevice_sdk.tasks.redact import redact as redact_flow
 from ondevice_sdk.tasks.summarise import summarise as summarise_flow
 from ondevice_sdk.types import (
     Analysis,
     Availability,
+    Embeddings,
     Generation,
     Isolation,
     JsonValue,
@@ -52,6 +57,7 @@ from ondevice_sdk.types import (
     PrivacyLevel,
     PrivacyReport,
     Receipt,
+    Redaction,
     Selection,
     Summary,
     TaskName,
@@ -65,7 +71,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 V = TypeVar("V")
-R = TypeVar("R", Summary, Analysis[Any], Generation[Any])
+R = TypeVar("R", Summary, Analysis[Any], Generation[Any], Embeddings, Redaction)
 
 
 class Client:
@@ -83,6 +89,8 @@ class Client:
         prefer: what matters when the model is chosen.
         context: tokens of prompt and answer together; None: the model's own, at most 8,192.
         keep_alive: seconds after the last call until the model is unloaded (it comes back by itself); None: never.
+        embedder: the model of `embed`, named like `model`; None takes the best embedding model that is installed. It
+            has a worker of its own, sealed in the same way and started when it is first needed.
         prefix_cache: keeps what the model has read on the disk, encrypted; None: nothing is kept there.
         worker_command: how to start Python for the worker, where `sys.executable` is not Python.
         on_load: told how far the load of the model is.
@@ -104,6 +112,7 @@ class Client:
         prefer: Prefer = "balanced",
         context: int | None = None,
         keep_alive: float | None = None,
+        embedder: str | Path | None = None,
         prefix_cache: PrefixCache | None = None,
         worker_command: Sequence[str] | None = None,
         on_load: ProgressCallback | None = None,
@@ -119,8 +128,9 @@ class Client:
                 'isolation="thread" cannot be strict: a thread shares the network of the app',
                 hint='use isolation="process", or say privacy="guarded"',
             )
-        if not isinstance(model, str | Path | None):
-            raise errors.ConfigurationError(f"model must be a name or a path, not {type(model).__name__}")
+        for name, value in (("model", model), ("embedder", embedder)):
+            if not isinstance(value, str | Path | None):
+                raise errors.ConfigurationError(f"{name} must be a name or a path, not {type(value).__name__}")
         if context is not None:
             check_count("context", context, 64)
         if keep_alive is not None:
@@ -136,6 +146,7 @@ class Client:
             check_available(privacy)
         settings = Settings(
             model=None if model is None else str(model),
+            embedder=None if embedder is None else str(embedder),
             privacy=privacy,
             isolation=isolation,
             backends=None if backends is None else tuple(backends),
@@ -145,7 +156,11 @@ class Client:
             worker_command=None if worker_command is None else tuple(worker_command),
             prefix_cache=prefix_cache,
         )
-        self._pipeline = Pipeline(Chooser(settings, store, device, specs), on_load)
+        self._embedding = Pipeline(
+            Chooser(replace(settings, prefix_cache=None), store, device, specs, embeds=True), on_load
+        )
+        self._pipeline = Pipeline(Chooser(settings, store, device, specs), on_load, self._embedding)
+        self._learned = Learned()
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -161,7 +176,8 @@ class Client:
                 instead of taking the likeliest words; `on_progress` is told of parts that have been read.
 
         Raises:
-            ConfigurationError: an empty text or a wrong option. ModelNotInstalled, WorkerCrashed, ...
+            ConfigurationError: an empty text or a wrong option. ContractViolation: the limit of words or the language
+                cannot be kept; `.best` is the nearest summary. ModelNotInstalled, WorkerCrashed, ...
         """
         return self._finish(run(self._start(summarise_flow, text, **options)))
 
@@ -187,9 +203,23 @@ class Client:
         Raises:
             SchemaUnsupported: the form cannot be expressed. OutputInvalid: the model did not complete the form.
         """
-        return self._finish(run(self._start(analyse_flow, text, form, **options)))
+        return self._finish(run(self._start(analyse_flow, text, form, learned=self._learned, **options)))
 
     analyze = analyse
+
+    @takes(redact_flow, "on_progress")
+    def redact(self, text: str, **options: Unpack[RedactOptions]) -> Redaction:
+        """Take personal data out of a text: placeholders such as "[NAME_1]" stand in its place; `restore` undoes it.
+
+        Args:
+            text: read in full.
+            options: `kinds` of `PersonalData` to take out, None for all; `min_confidence`, below which something
+                stays: less takes out more; `on_progress`.
+
+        Raises:
+            ConfigurationError: an empty text or a wrong option. ModelNotInstalled, WorkerCrashed, ...
+        """
+        return self._finish(run(self._start(redact_flow, text, **options)))
 
     @overload
     def generate(
@@ -218,10 +248,12 @@ class Client:
         Args:
             prompt: a text, or the messages of a conversation.
             options: `instructions` is the system message; `output_type` a type, JSON schema or compiled regular
-                expression that the output is forced into; `max_tokens` the most tokens written; `temperature` (0 is
-                greedy), `top_p`, `top_k`, `min_p`, `repetition_penalty`, `seed` say how; `stop` strings end the text
-                and are no part of it; `ignore_eos` goes on when the model wants to end; `adapter` is a name;
-                `timeout` is in seconds; `deterministic` gives the same bytes alone, batched or cached;
+                expression that the output is forced into; `tools` are typed functions (or `Tool` values) that the
+                model may ask to call: the answer then has `tool_calls`, and nothing runs by itself; `max_tokens` is the
+                most that is written; `temperature` (0 is greedy), `top_p`, `top_k`, `min_p`, `repetition_penalty` and
+                `seed` say how; `stop` strings end the text and are no part of it; `ignore_eos` goes on when the model
+                wants to end; `adapter` is a name; `timeout` is in seconds; `deterministic` gives the same bytes alone,
+                batched or cached;
                 `on_progress` is told of prompt tokens processed.
 
         Raises:
@@ -280,7 +312,7 @@ class Client:
         self, texts: Iterable[str], form: Any, **options: Unpack[AnalyseManyOptions]
     ) -> Iterator[Analysis[Any]]:
         """Analyse texts as they come; see `summarise_many`."""
-        return self._many(analyse_flow, texts, (form,), **options)
+        return self._many(analyse_flow, texts, (form,), learned=self._learned, **options)
 
     analyze_many = analyse_many
 
@@ -305,11 +337,26 @@ class Client:
         """Answer prompts as they come; see `summarise_many`."""
         return self._many(generate_flow, prompts, (), stream=False, **options)
 
-    def chat(self, instructions: str | None = None) -> Chat:
-        """Begin a conversation that remembers its turns."""
+    def embed(self, texts: str | Iterable[str], *, on_progress: ProgressCallback | None = None) -> Embeddings:
+        """Turn texts into vectors, whose product says how near two texts are in meaning.
+
+        Runs on an embedding model, in a worker of its own; the client's other model is not loaded for it.
+
+        Args:
+            texts: one text, or several: taken as needed and batched inside, so that there may be very many.
+            on_progress: is told of the texts that are done.
+
+        Raises:
+            ModelNotInstalled: no embedding model is here; the hint has the line that gets one.
+            ConfigurationError: a text is empty or no text. Unsupported: `embedder` names a model that writes text.
+        """
+        return self._finish(run(self._start(embed_flow, texts, on_progress=on_progress)))
+
+    def chat(self, instructions: str | None = None, *, messages: Sequence[Message] = ()) -> Chat:
+        """Begin a conversation that remembers its turns, or go on with the `messages` of an earlier one."""
         from ondevice_sdk.chat import Chat
 
-        return Chat(self, instructions)
+        return Chat(self, instructions, messages)
 
     # --- facts --------------------------------------------------------------------------------------------------------
 
@@ -339,7 +386,7 @@ class Client:
         """Whether a task can run now, could after a download, or not at all, with the reasons."""
         self._pipeline.check_open()
         check_word("task", task, TaskName)
-        return self._pipeline.chooser.availability(task)
+        return self._chooser(task).availability(task)
 
     def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
         """Every model weighed for this device, with figures and reasons; works with no model installed."""
@@ -348,7 +395,7 @@ class Client:
             check_word("task", task, TaskName)
         if tokens is not None:
             check_count("tokens", tokens, 0)
-        return self._pipeline.chooser.explain(task, tokens)
+        return self._chooser(task).explain(task, tokens)
 
     def calibrate(self, *, again: bool = False, on_progress: ProgressCallback | None = None) -> tuple[Calibration, ...]:
         """Measure how fast this device computes, some seconds for each backend; kept, and not done twice.
@@ -362,13 +409,23 @@ class Client:
         return self._pipeline.chooser.calibrate(again=again, on_progress=on_progress)
 
     def privacy_report(self) -> PrivacyReport:
-        """What protects the text in this client's worker, proved there. Loads the model."""
+        """What protects the text in this client's worker, proved there. Loads the model.
+
+        While the worker of `embed` runs too, the report says of each protection what holds in both.
+        """
         with self._pipeline.loaded() as executor:
-            return executor.report()
+            own = executor.report()
+        from ondevice_sdk.privacy.report import joined
+
+        embedding = self._embedding.running
+        return own if embedding is None else joined(own, embedding.report())
 
     def close(self) -> None:
-        """Stop the worker; calls in flight fail with `Cancelled`. Idempotent."""
-        self._pipeline.close()
+        """Stop the workers; calls in flight fail with `Cancelled`. Idempotent."""
+        try:
+            self._embedding.close()
+        finally:
+            self._pipeline.close()
 
     def __enter__(self) -> Self:
         return self
@@ -397,10 +454,15 @@ class Client:
         make_flow(0).close()  # a wrong option is a TypeError before a model is loaded for it
         if timeout is not None:
             check_seconds("timeout", timeout)
-        return self._pipeline.begin(make_flow, on_progress=on_progress, timeout=timeout)
+        pipeline = self._embedding if flow is embed_flow else self._pipeline
+        return pipeline.begin(make_flow, on_progress=on_progress, timeout=timeout)
 
     def _finish(self, result: R) -> R:
-        return replace(result, receipt=Receipt(__version__, self._pipeline.resolve().info))
+        pipeline = self._embedding if isinstance(result, Embeddings) else self._pipeline
+        return replace(result, receipt=Receipt(__version__, pipeline.resolve().info))
+
+    def _chooser(self, task: TaskName | None) -> Chooser:
+        return (self._embedding if task == "embed" else self._pipeline).chooser
 
     def _window(
         self,

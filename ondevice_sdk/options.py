@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict, TypeVar, get_args
 
 from ondevice_sdk.call import OnError, ProgressCallback
 from ondevice_sdk.errors import ConfigurationError
-from ondevice_sdk.types import Format, Length, Message, Style
+from ondevice_sdk.types import Format, Length, Message, Style, Tool
 
 Prompt: TypeAlias = str | Sequence[Message]
 F = TypeVar("F", bound=Callable[..., Any])
 
-_INNER = frozenset({"context_tokens", "stream"})  # parameters of flows that the client sets
+_INNER = frozenset({"context_tokens", "stream", "learned"})  # parameters of flows that the client sets
 
 
 class SummariseOptions(TypedDict, total=False):
@@ -42,11 +42,19 @@ class AnalyseOptions(TypedDict, total=False):
     on_progress: ProgressCallback | None
 
 
+class RedactOptions(TypedDict, total=False):
+    """Options of `Client.redact`."""
+
+    kinds: Collection[str] | None
+    min_confidence: float
+    on_progress: ProgressCallback | None
+
+
 class GenerateOptions(TypedDict, total=False):
     """Options of `Client.generate`, without `output_type`."""
 
     instructions: str | None
-    tools: Sequence[Callable[..., Any]]
+    tools: Sequence[Callable[..., Any] | Tool]
     max_tokens: int
     temperature: float
     top_p: float

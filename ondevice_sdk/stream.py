@@ -11,7 +11,7 @@ from typing import Final, Generic, NoReturn, Self, TypeVar
 
 from ondevice_sdk import errors
 from ondevice_sdk.call import Call, Waiter
-from ondevice_sdk.types import Completed, Generation, PromptProgress, StreamEvent, TextDelta
+from ondevice_sdk.types import Completed, Generation, PromptProgress, StreamEvent, TextDelta, ToolCall
 
 T = TypeVar("T")
 
@@ -52,10 +52,10 @@ class StreamState(Generic[T]):
         events = self._call.take_deltas()
         return events, over or bool(events)
 
-    def _completed(self) -> Completed:
-        """The last event; raises what ended the call."""
+    def _last(self) -> Sequence[ToolCall | Completed]:
+        """The last events; raises what ended the call."""
         generation = self._call.result()
-        return Completed(generation.usage, generation.finish_reason)
+        return [*generation.tool_calls, Completed(generation.usage, generation.finish_reason)]
 
     def _value(self) -> Generation[T]:
         return self._finish(self._call.result())
@@ -78,14 +78,14 @@ class Stream(StreamState[T]):
         return (event.text for event in self.events() if isinstance(event, TextDelta))
 
     def events(self) -> Iterator[StreamEvent]:
-        """Typed events: prompt progress, text deltas, and `Completed` at the end."""
+        """Typed events: prompt progress, text deltas or the call of a tool, and `Completed` at the end."""
         self._claim()
         return self._events()
 
     def _events(self) -> Iterator[StreamEvent]:
         while events := self._next():
             yield from events
-        yield self._completed()
+        yield from self._last()
 
     def _next(self) -> Sequence[PromptProgress | TextDelta]:
         """Wait for the next events; none when the call is over."""

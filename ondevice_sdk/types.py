@@ -5,11 +5,16 @@ No value shows the user's text in its `repr`, so that a logged result leaks noth
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import heapq
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import mul
 from typing import Any, Generic, Literal, TypeAlias
 
 from typing_extensions import TypeVar
+
+from ondevice_sdk.errors import ConfigurationError
 
 __all__ = [
     "Analysis",
@@ -18,6 +23,7 @@ __all__ = [
     "Completed",
     "Coverage",
     "DeviceProfile",
+    "Embeddings",
     "Generation",
     "JsonValue",
     "Mechanism",
@@ -29,12 +35,15 @@ __all__ = [
     "Progress",
     "PromptProgress",
     "Receipt",
+    "Redaction",
+    "Replacement",
     "Segment",
     "Selection",
     "Span",
     "StreamEvent",
     "Summary",
     "TextDelta",
+    "Tool",
     "ToolCall",
     "Usage",
 ]
@@ -49,8 +58,8 @@ Prefer = Literal["quality", "balanced", "speed", "memory", "battery"]
 Style = Literal["key_points", "tldr", "teaser", "headline", "paragraph"]
 Length = Literal["short", "medium", "long"] | int  # a number is a limit of words
 Format = Literal["plain", "markdown"]
-TaskName = Literal["summarise", "analyse", "generate"]
-Role = Literal["system", "user", "assistant"]
+TaskName = Literal["summarise", "analyse", "generate", "embed"]
+Role = Literal["system", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "cancelled", "tool_call"]
 PointStatus = Literal["supported", "repaired", "extractive"]
 MechanismState = Literal["active", "absent", "not_available"]
@@ -61,10 +70,22 @@ MechanismState = Literal["active", "absent", "not_available"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation. Its content is data: special tokens in it are plain text."""
+    """One turn of a conversation. Its content is data: special tokens in it are plain text.
+
+    A "tool" turn brings back what a tool gave; `ToolCall.reply` makes it.
+    """
 
     role: Role
     content: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that is no Python function: `parameters` is the JSON schema of its arguments, which are an object."""
+
+    name: str
+    description: str = field(repr=False)
+    parameters: Mapping[str, JsonValue] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +151,21 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Evidence(Span):
+    """Where the text bears out a value of `Analysis.output`: the value's own words, or the sentence that supports it.
+
+    `path` is the JSON pointer (RFC 6901) of the value in the output: "/buyer/name", "/items/0", "" for the whole.
+    """
+
+    path: str = field(default="", repr=False)  # has names of the app's own fields
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One statement of a summary, with the spans that it stands on.
 
-    `supported`: the model's words, found in the sources; `repaired`: after a second attempt; `extractive`: the
-    document's own sentences, because the model's words were not supported.
+    `supported`: the model's words, found in the sources; `repaired`: a shorter form of them, or a second attempt;
+    `extractive`: the document's own sentences, because the model's words were not supported, or say clearly less.
     """
 
     text: str = field(repr=False)
@@ -173,23 +204,116 @@ class Analysis(Generic[T]):
     """The answer of `analyse`.
 
     `probabilities` is given for closed label sets and sums to 1; `confidence` is then the probability of `output`.
+    `evidence` names for each value of a form with fields where the text bears it out; a value without any is not borne
+    out, and a warning names its path.
     """
 
     output: T = field(repr=False)
     confidence: float | None = None
     probabilities: Mapping[str, float] | None = field(default=None, repr=False)  # would tell the output
-    evidence: tuple[Span, ...] = ()
-    warnings: tuple[str, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), repr=False)  # may name fields of the form
     usage: Usage = Usage()
     receipt: Receipt | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Replacement:
+    """A placeholder, what it stands for, and the places of that in the original text."""
+
+    placeholder: str
+    original: str = field(repr=False)
+    kind: str
+    spans: tuple[Span, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """A text with placeholders in the place of personal data, and the map back. Keep the map as safe as the original.
+
+    `text` has one placeholder per string that was found, the same at all its places; none occurs in the original.
+    """
+
+    text: str = field(repr=False)
+    replacements: tuple[Replacement, ...]
+    warnings: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    receipt: Receipt | None = None
+
+    def restore(self, text: str | None = None) -> str:
+        """Put the originals back, into the redacted text or another that uses its placeholders.
+
+        Such as an answer of a model that saw the redacted text only. Placeholders are known in any letter case; others
+        stay.
+        """
+        text = self.text if text is None else text
+        if not self.replacements:
+            return text
+        originals = {item.placeholder: item.original for item in self.replacements}
+        pattern = re.compile("|".join(map(re.escape, originals)), re.IGNORECASE | re.ASCII)
+        return pattern.sub(lambda match: originals[match.group().upper()], text)
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The answer of `embed`: a vector of length 1 for each text, so that the product of two is their similarity.
+
+    A vector is an `array` of 32-bit floats, which numpy takes without copying.
+    """
+
+    vectors: tuple[Sequence[float], ...] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+    usage: Usage = Usage()
+    receipt: Receipt | None = None
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers of a vector; 0 where there is none."""
+        return len(self.vectors[0]) if self.vectors else 0
+
+    def nearest(self, vector: Sequence[float], most: int = 10) -> tuple[tuple[int, float], ...]:
+        """The places of the vectors that are nearest to one of the same model, best first, with their similarity.
+
+        The similarity is the cosine: 1 for the same direction, around 0 for texts that have nothing in common.
+
+        Raises:
+            ValueError: the vector has other dimensions.
+        """
+        if self.vectors and len(vector) != self.dimensions:
+            raise ValueError(f"a vector of {len(vector)} numbers among vectors of {self.dimensions}")
+        found = ((sum(map(mul, vector, other)), place) for place, other in enumerate(self.vectors))
+        best = heapq.nsmallest(most, found, key=lambda each: (-each[0], each[1]))
+        return tuple((place, similarity) for similarity, place in best)
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of an app's function that the model asks for."""
+    """A call that the model asks for. It is a proposal: nothing runs before the app calls `run()`.
+
+    The arguments have the types of the function's parameters; those that the request says nothing about are left out.
+    """
 
     name: str
     arguments: Mapping[str, Any] = field(repr=False)
+    function: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
+
+    def run(self) -> Any:
+        """Call the function, and give what it returns: of an `async def` something to await.
+
+        Raises:
+            ConfigurationError: the tool is a schema, with no function behind it.
+        """
+        if self.function is None:
+            raise ConfigurationError("this tool has no function to run", hint="pass a function in tools=")
+        return self.function(**self.arguments)
+
+    def reply(self, result: object) -> Message:
+        """The turn that tells the model what the tool gave: a text as it is, anything else as JSON if it can be."""
+        if not isinstance(result, str):
+            from pydantic_core import to_json
+
+            result = to_json(result, fallback=str).decode()
+        return Message("tool", f"Result of {self.name}: {result}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +364,7 @@ class Completed:
     finish_reason: FinishReason
 
 
-StreamEvent = PromptProgress | TextDelta | Completed
+StreamEvent = PromptProgress | TextDelta | ToolCall | Completed
 
 
 # --- models, devices, choices -----------------------------------------------------------------------------------------

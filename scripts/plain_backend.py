@@ -17,4 +17,5 @@ class PlainBackend(LlamaCppBackend):
         """Load the model into an engine that never looks ahead."""
         from ondevice_sdk.engine import BatchedEngine
 
-        return BatchedEngine(super().load(model, options), speculate=False)
+        runner = super().load(model, options)
+        return runner if isinstance(runner, Engine) else BatchedEngine(runner, speculate=False)

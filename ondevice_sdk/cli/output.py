@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +32,17 @@ def show_json(value: object) -> None:
     """Print a value of the SDK (a dataclass, a list of them, ...) as JSON, with the fields of the Python result."""
     from pydantic_core import to_jsonable_python
 
-    # serialize_unknown is for output types of an app, which may hold anything
-    print(json.dumps(to_jsonable_python(value, serialize_unknown=True), ensure_ascii=False, indent=2))
+    print(json.dumps(to_jsonable_python(value, fallback=_plain), ensure_ascii=False, indent=2))
+
+
+def _plain(value: object) -> object:
+    """What is no JSON by itself: vectors, and the output types of an app, which may hold anything."""
+    if isinstance(value, array):
+        return value.tolist()
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - whatever it is
+        return f"<{type(value).__name__}>"
 
 
 def show_error(error: errors.OnDeviceError, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ondevice_sdk.backends.api import Batch, Done, Event, Generate, Generated, ModelRunner, TextDelta
+from ondevice_sdk.engine.closing import Budget
 from ondevice_sdk.engine.lookup import Drafter, PassCosts
 from ondevice_sdk.engine.prefix import SlotPool
 from ondevice_sdk.engine.sequence import Room, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 class Generation(Sequence):
     """Writes tokens: what the sampler chooses, and what a constraint leaves no choice about.
+
+    What is held to a constraint is complete when its tokens run out: the last of them are those that complete it.
 
     Its rows of a pass are the tokens that are decided but not processed yet, and then a draft of what may follow. The
     draft stays in the cache as far as it is what the sampler chooses, token by token, as it would have without.
@@ -39,12 +42,18 @@ class Generation(Sequence):
         constraint: Constraint | None,
         costs: PassCosts | None,
     ) -> None:
+        """Make ready.
+
+        Raises:
+            OutputInvalid: no value of the constraint fits into so few tokens.
+        """
         self._limit = min(request.max_tokens, context_tokens - len(prompt))
         super().__init__(request_id, prompt, len(prompt) + self._limit, order, exact=request.deterministic)
         self._runner = runner
         self._pool = pool
         self._sampler = sampler
         self._constraint = constraint
+        self._budget = None if constraint is None else Budget(constraint, self._limit)
         # What a draft changes in the last bits of logits depends on what the engine measured, and a draw by a seed is
         # to be the same again. Where the largest logit is taken, no bit decides.
         repeatable = request.deterministic or (request.sampling.seed is not None and not sampler.greedy)
@@ -140,6 +149,9 @@ class Generation(Sequence):
         if token is None or (token in self._end_tokens and not self._masked):
             events += self._finish("stop")
             return []
+        if self._budget is not None and (token := self._budget.steer(token, self._count)) is None:
+            events += self._finish("length")
+            return []
         written = self._write([token], events)
         return written if self.finished else written + self._write(self._forced(), events)
 
@@ -155,10 +167,17 @@ class Generation(Sequence):
                 return token
             if not constraint.mask(logits):
                 return None
+            while not constraint.keeps(token := sampler.draw(logits)):
+                logits[token] = float("-inf")
+                if not logits.max() > float("-inf"):
+                    return None
+            return token
         return sampler.draw(logits)
 
     def _forced(self) -> list[int]:
-        return [] if self._constraint is None else self._constraint.forced()
+        if self._constraint is None or self._budget is None:
+            return []
+        return self._budget.forced(self._constraint.forced())
 
     def _write(self, tokens: list[int], events: list[Event]) -> list[int]:
         """Add tokens to the answer; gives those up to its end."""
@@ -184,6 +203,8 @@ class Generation(Sequence):
 
     def _finish(self, reason: Literal["stop", "length", "cancelled"]) -> list[Event]:
         self.finished = True
+        if reason == "stop" and self._budget is not None and self._budget.closed:
+            reason = "length"
         events = self._emit(self._stop.feed(self._decoder.finish()) + self._stop.finish())
         result = Generated("".join(self._text), reason, self.usage(self._count))
         return [*events, Done(self.request_id, result)]

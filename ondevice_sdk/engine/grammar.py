@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
+import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from ondevice_sdk.backends.api import Grammar
+from ondevice_sdk.engine.closing import Planner, byte_tokenizer
+from ondevice_sdk.engine.schemas.bounds import Need
+from ondevice_sdk.engine.schemas.patterns import longest_need
+from ondevice_sdk.engine.schemas.source import schema_source
+from ondevice_sdk.engine.schemas.unique import Shapes, Watch
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed, SchemaUnsupported
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# JSON without free white space, which small models spend their tokens on.
-_COMPACT = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
+_REMEMBERED: Final = 16  # sources that need not be written anew for the next request
 
 
 def available() -> bool:
@@ -27,50 +33,107 @@ def available() -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A grammar for llguidance, and what it leaves to others."""
+
+    text: str
+    shapes: Shapes | None  # where items have to differ
+    need: Need
+    examples: tuple[str, ...] = ()
+    json: bool = True
+
+    def planner(self, tokenizer: Any) -> Planner:
+        """What finds completions, at the beginning of an output."""
+        watch = None if self.shapes is None else Watch(self.shapes)
+        return Planner(self.text, tokenizer, watch, json=self.json, examples=self.examples)
+
+
 class GrammarCompiler:
     """Makes constraints for one vocabulary. The tokenizer is made when the first one is asked for."""
 
     def __init__(self, make_tokenizer: Callable[[], Any], vocabulary: int, end_tokens: Iterable[int]) -> None:
         self._make_tokenizer = make_tokenizer
         self._tokenizer: Any = None
+        self._bytes: Any = None
         self._vocabulary = vocabulary
         self._end_tokens = sorted(end_tokens)
+        self._sources: OrderedDict[Grammar, Source] = OrderedDict()
 
     def compile(self, grammar: Grammar, *, ignore_eos: bool) -> Constraint:
         """A fresh constraint.
 
         Raises:
-            SchemaUnsupported: llguidance cannot express it, or nothing satisfies it.
+            SchemaUnsupported: it cannot be expressed, or nothing satisfies it.
             ConfigurationError: the schema is not JSON, or there are no choices.
         """
         from llguidance import LLMatcher
 
-        source = _source(grammar)
         if self._tokenizer is None:
             self._tokenizer = self._make_tokenizer()
+            self._bytes = byte_tokenizer()
+        source = self._sources.get(grammar)
+        if source is None:
+            source = self._sources[grammar] = self._source(grammar)
+        self._sources.move_to_end(grammar)
+        while len(self._sources) > _REMEMBERED:
+            self._sources.popitem(last=False)
         # Level 0: it would write parts of the schema to standard error.
-        matcher = LLMatcher(self._tokenizer, source, log_level=0)
+        matcher = LLMatcher(self._tokenizer, source.text, log_level=0)
         if matcher.is_error():
-            raise _refusal(grammar, matcher.get_error())
-        constraint = Constraint(matcher, self._vocabulary, self._end_tokens, ignore_eos=ignore_eos)
+            raise SchemaUnsupported("the constraint cannot be expressed")
+        constraint = Constraint(
+            matcher, self._tokenizer, self._bytes, source, self._vocabulary, self._end_tokens, ignore_eos=ignore_eos
+        )
         if not matcher.is_accepting() and not constraint.possible():
             raise SchemaUnsupported("nothing satisfies the constraint")
         return constraint
+
+    def _source(self, grammar: Grammar) -> Source:
+        if grammar.form == "json_schema":
+            source = Source(*schema_source(grammar.source, lambda text: _fault(self._bytes, text)))
+            if source.shapes is not None and source.planner(self._bytes).completion() is None:
+                raise SchemaUnsupported("no value was found that satisfies the JSON schema")
+            return source
+        text = _plain_source(grammar)
+        if _fault(self._bytes, text):
+            raise SchemaUnsupported("the constraint cannot be expressed")
+        if grammar.form == "regex":
+            return Source(text, None, Need(math.inf, longest_need(grammar.source)), json=False)
+        return Source(text, None, Need(max(len(choice.encode()) for choice in grammar.choices), 0), json=False)
 
 
 class Constraint:
     """The state of a constraint along one generation."""
 
-    def __init__(self, matcher: Any, vocabulary: int, end_tokens: list[int], *, ignore_eos: bool) -> None:
+    def __init__(
+        self,
+        matcher: Any,
+        tokenizer: Any,
+        byte_tokenizer: Any,
+        source: Source,
+        vocabulary: int,
+        end_tokens: list[int],
+        *,
+        ignore_eos: bool,
+    ) -> None:
         import numpy as np
         from llguidance.numpy import allocate_token_bitmask
 
         self._np = np
         self._matcher = matcher
+        self._tokenizer = tokenizer
+        self._byte_tokenizer = byte_tokenizer
+        self._source = source
         self._vocabulary = vocabulary
+        self._all_ends = frozenset(end_tokens)
         self._ends = end_tokens if ignore_eos else []  # what must not come though the constraint allows it
         self._bits = allocate_token_bitmask(1, vocabulary)
         self._bytes = self._bits.view(np.uint8)[0]
+        self._watch = None if source.shapes is None else Watch(source.shapes)
+        self._planner: Planner | None = None
+        self._unplanned: list[int] = []  # tokens that the planner has not followed yet
+        self.need = source.need
 
     @property
     def finished(self) -> bool:
@@ -84,7 +147,15 @@ class Constraint:
 
     def allows(self, token: int) -> bool:
         """Whether this token may come next; much less work than a mask."""
-        return token not in self._ends and self._matcher.validate_tokens([token]) == 1
+        return token not in self._ends and self._matcher.validate_tokens([token]) == 1 and self.keeps(token)
+
+    def keeps(self, token: int) -> bool:
+        """Whether what llguidance cannot follow would be kept after a token of the mask."""
+        if self._watch is None:
+            return True
+        if token in self._all_ends:
+            return self._watch.complete()
+        return self._watch.allows(self._tokenizer.decode_bytes([token]))
 
     def fitting(self, tokens: list[int]) -> int:
         """How many of the tokens, from the first one on, may come next one after another."""
@@ -96,10 +167,15 @@ class Constraint:
         They are cut as the tokeniser would cut the text; what could be cut otherwise once more follows is left out, and
         so all is where the tokeniser is not known to be consistent.
         """
-        return list(self._matcher.compute_ff_tokens())
+        tokens = list(self._matcher.compute_ff_tokens())
+        if tokens and self._watch is not None and not self._watch.allows(self._tokenizer.decode_bytes(tokens)):
+            return []
+        return tokens
 
     def mask(self, logits: NDArray[np.float32]) -> bool:
         """Exclude what may not come next, in place; False if nothing may.
+
+        What `Watch` follows is left to `keeps`.
 
         Raises:
             SchemaUnsupported: the constraint became too complex for llguidance.
@@ -119,6 +195,57 @@ class Constraint:
         """
         if not self._matcher.consume_token(token):
             raise GenerationFailed("the output left its constraint")
+        self._unplanned.append(token)
+        if self._watch is not None:
+            self._watch.accept(self._tokenizer.decode_bytes([token]))
+
+    def completes(self, tokens: list[int]) -> bool:
+        """Whether these tokens complete the output."""
+        matcher = self._matcher.deep_copy()
+        if not matcher.consume_tokens(tokens) or not matcher.is_accepting():
+            return False
+        watch = None if self._watch is None else self._watch.copy()
+        text = self._tokenizer.decode_bytes(tokens)
+        if watch is None:
+            return True
+        if not watch.allows(text):
+            return False
+        watch.accept(text)
+        return watch.complete()
+
+    def completion(self, after: int | None = None, *, enough: int) -> list[int] | None:
+        """The tokens of a short text that completes the output; None if none is found.
+
+        The first time it costs as much as compiling a constraint, then a millisecond, or fifty where it has to look for
+        a shorter text.
+
+        Args:
+            after: a token that comes first, and is not in the result.
+            enough: tokens that the text may have; a shorter one is looked for if it has more.
+        """
+        if self._planner is None:
+            self._planner = self._source.planner(self._byte_tokenizer)
+        self._planner.feed(self._tokenizer.decode_bytes(self._unplanned))
+        self._unplanned.clear()
+        before = [] if after is None else [after]
+        first = self._tokenizer.decode_bytes(before)
+        tokens: list[int] | None = None
+        for thorough in (False, True):
+            text = self._planner.completion(first, thorough=thorough)
+            if text is None:
+                break
+            tokens = self._cut(before, text)
+            if tokens is not None and len(tokens) <= enough:
+                break
+        return tokens
+
+    def _cut(self, before: list[int], text: bytes) -> list[int] | None:
+        """A text that completes the output as tokens, cut by the tokeniser or, where that adds a space, greedily."""
+        tokens = list(self._tokenizer.tokenize_bytes(text))
+        if self.completes(before + tokens):
+            return tokens
+        tokens = list(self._tokenizer.greedy_tokenize(text.decode("utf-8", "ignore")))
+        return tokens if self.completes(before + tokens) else None
 
     def _compute(self) -> None:
         """Set the bits of the tokens that may come next."""
@@ -129,20 +256,9 @@ class Constraint:
             self._bytes[token >> 3] &= ~(1 << (token & 7)) & 0xFF
 
 
-def _source(grammar: Grammar) -> str:
+def _plain_source(grammar: Grammar) -> str:
     from llguidance import LLMatcher
 
-    if grammar.form == "json_schema":
-        try:
-            schema = json.loads(grammar.source)
-        except (ValueError, RecursionError) as error:
-            raise ConfigurationError("the JSON schema is not valid JSON") from error
-        if not isinstance(schema, dict | bool):
-            raise ConfigurationError("a JSON schema is an object, true or false")
-        try:
-            return str(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_COMPACT))
-        except ValueError as error:
-            raise SchemaUnsupported("the JSON schema cannot be expressed") from error
     if grammar.form == "regex":
         return str(LLMatcher.grammar_from_regex(grammar.source))
     if not grammar.choices or not all(grammar.choices):
@@ -151,48 +267,9 @@ def _source(grammar: Grammar) -> str:
     return str(LLMatcher.grammar_from_lark(f"start: {literals}"))
 
 
-def _refusal(grammar: Grammar, message: str) -> SchemaUnsupported:
-    """The refusal without llguidance's words, which quote the schema."""
-    if grammar.form != "json_schema":
-        return SchemaUnsupported("the constraint cannot be expressed")
-    if "nsatisfiable" in message:
-        return SchemaUnsupported("nothing satisfies the JSON schema")
-    schema = json.loads(grammar.source)
-    for word in re.findall(r"[$\w-]+", message):
-        path = _find(schema, word)
-        if path is not None and word in _KEYWORDS:
-            return SchemaUnsupported(f"the keyword {word!r} cannot be expressed", path=path, keyword=word)
-    return SchemaUnsupported("the JSON schema cannot be expressed")
+def _fault(tokenizer: Any, source: str) -> str:
+    """Why llguidance does not take a source; empty if it does."""
+    from llguidance import LLMatcher
 
-
-# Keywords of JSON Schema that llguidance knows or refuses by name.
-_KEYWORDS = frozenset(
-    {
-        *("$anchor", "$dynamicRef", "$recursiveRef", "$ref", "additionalItems", "additionalProperties", "allOf"),
-        "anyOf",
-        *("const", "contains", "contentEncoding", "contentMediaType", "dependencies", "dependentRequired"),
-        *("dependentSchemas", "else", "enum", "exclusiveMaximum", "exclusiveMinimum", "format", "if", "items"),
-        *("maxContains", "maxItems", "maxLength", "maxProperties", "maximum", "minContains", "minItems", "minLength"),
-        *("minProperties", "minimum", "multipleOf", "not", "oneOf", "pattern", "patternProperties", "prefixItems"),
-        *("properties", "propertyNames", "required", "then", "type", "unevaluatedItems", "unevaluatedProperties"),
-        "uniqueItems",
-    }
-)
-
-
-def _find(schema: Any, keyword: str) -> str | None:
-    """JSON pointer of the first object that has the keyword."""
-    pending: list[tuple[str, Any]] = [("", schema)]
-    while pending:
-        path, value = pending.pop(0)
-        if isinstance(value, dict):
-            if keyword in value:
-                return path
-            pending += [(f"{path}/{_escape(name)}", inner) for name, inner in value.items()]
-        elif isinstance(value, list):
-            pending += [(f"{path}/{index}", inner) for index, inner in enumerate(value)]
-    return None
-
-
-def _escape(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
+    matcher = LLMatcher(tokenizer, source, log_level=0)
+    return str(matcher.get_error()) if matcher.is_error() else ""

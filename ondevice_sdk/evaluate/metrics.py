@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -46,6 +46,14 @@ class Scored:
     positive: bool
     score: float = field(default=0.0)
     decided: bool = False  # what the system says without a threshold of ours
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A row with several right answers: how sure the system is of each answer it gives, and whether it is right."""
+
+    found: tuple[tuple[float, bool], ...]
+    wanted: int
 
 
 def accuracy(rows: Sequence[Labelled]) -> float:
@@ -141,6 +149,19 @@ def recall_at_precision(rows: Sequence[Scored], least: float = 0.9) -> float:
         if border and right >= least * (index + 1):
             best = right
     return best / positives if positives else 0.0
+
+
+def ranked_recall(rows: Sequence[Ranked], least: float = 0.9) -> float:
+    """The largest share of all that is wanted above any confidence at which `least` of what is above it is right."""
+    found = Counter(pair for row in rows for pair in row.found)
+    wanted = sum(row.wanted for row in rows)
+    best = right = given = 0
+    for confidence in sorted({confidence for confidence, _ in found}, reverse=True):
+        right += found[confidence, True]
+        given += found[confidence, True] + found[confidence, False]
+        if right >= least * given:
+            best = right
+    return best / wanted if wanted else 1.0
 
 
 def balanced_accuracy(rows: Sequence[Scored]) -> float:

@@ -74,10 +74,12 @@ def evaluate(
     skipped: list[Skipped] = []
     for each in wanted:
         path = folder / f"{each.name}.jsonl"
-        if path.is_file():
+        others = {name: folder / f"{name}.jsonl" for name in each.beside}
+        if path.is_file() and all(other.is_file() for other in others.values()):
             whole = read_records(path)
             records = select(whole, rows, quick=sets.QUICK, weight=each.weight, spread=each.spread)
-            samples.append((each.measure, Sample(each.name, records, whole)))
+            beside = {name: read_records(other) for name, other in others.items()}
+            samples.append((each.measure, Sample(each.name, records, whole, beside)))
         else:
             skipped.append(Skipped(each.name, "the folder has no such file"))
     if not samples:

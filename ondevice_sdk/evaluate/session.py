@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from ondevice_sdk.client import Client
 from ondevice_sdk.errors import ClientClosed, OnDeviceError, WorkerCrashed
-from ondevice_sdk.types import Analysis, Generation, JsonValue, Summary
+from ondevice_sdk.types import Analysis, Generation, JsonValue, Summary, Tool
 
 T = TypeVar("T")
 P = TypeVar("P")
@@ -108,6 +108,14 @@ class Session:
             prompts, max_tokens=max_tokens, temperature=0, on_error="return"
         )
         return self._collect(made)
+
+    def call(self, asked: Sequence[tuple[str, Sequence[Tool]]], max_tokens: int) -> Answers[Generation[str]]:
+        """What each request is answered with by its tools, or with words."""
+
+        def one(pair: tuple[str, Sequence[Tool]]) -> Generation[str]:
+            return self.client.generate(pair[0], tools=pair[1], max_tokens=max_tokens, temperature=0)
+
+        return self._collect(_at_once(one, asked))
 
     def fill(
         self, prompts: Sequence[tuple[str, Mapping[str, JsonValue]]], max_tokens: int

@@ -10,14 +10,17 @@ from ondevice_sdk.evaluate.measures.aspects import AspectMeasure
 from ondevice_sdk.evaluate.measures.claims import ClaimMeasure
 from ondevice_sdk.evaluate.measures.entities import EntityMeasure
 from ondevice_sdk.evaluate.measures.extraction import ObjectMeasure, RecipeMeasure
-from ondevice_sdk.evaluate.measures.injection import InjectionMeasure
+from ondevice_sdk.evaluate.measures.injection import InjectionMeasure, WarningMeasure
 from ondevice_sdk.evaluate.measures.instructions import ArithmeticMeasure, InstructionMeasure
 from ondevice_sdk.evaluate.measures.labels import LabelMeasure
 from ondevice_sdk.evaluate.measures.measure import Measure
 from ondevice_sdk.evaluate.measures.missing import Missing
+from ondevice_sdk.evaluate.measures.needles import NeedleMeasure
 from ondevice_sdk.evaluate.measures.prediction import PredictionMeasure
+from ondevice_sdk.evaluate.measures.questions import QuestionMeasure
 from ondevice_sdk.evaluate.measures.schemas import SchemaMeasure
 from ondevice_sdk.evaluate.measures.summaries import SummaryMeasure
+from ondevice_sdk.evaluate.measures.tools import ToolMeasure
 
 QUICK: Final = 40  # rows of a set unless said otherwise
 
@@ -27,16 +30,16 @@ class EvalSet:
     """A file of the folder, `<name>.jsonl`, and what is measured on it.
 
     `weight` is how many times as much work a row is as a sentence with a label; `spread` names the field of what rows
-    were made from, so that a few of them are not all from one source.
+    were made from, so that a few of them are not all from one source. `beside` names the files that its rows refer to.
     """
 
     name: str
     measure: Measure
     weight: int = 1
     spread: str | None = None
+    beside: tuple[str, ...] = ()
 
 
-_NO_ANSWERS = Missing("questions", "answers", "there is no task that answers questions about a document")
 _NO_JUDGE = "what counts as right needs a judge that is better than the model"
 
 SETS: Final = (
@@ -62,6 +65,7 @@ SETS: Final = (
     EvalSet("schema_jsonschemabench", SchemaMeasure(), 4),
     EvalSet("schema_schemastore_instances", SchemaMeasure(), 4),
     EvalSet("schema_testsuite_2020_12", SchemaMeasure(), 2),
+    EvalSet("tools_bfcl", ToolMeasure(), 2),
     EvalSet("instr_ifeval", InstructionMeasure(), 2),
     EvalSet("math_gsm8k", ArithmeticMeasure(), 2),
     EvalSet("text_state_union", PredictionMeasure()),
@@ -70,12 +74,11 @@ SETS: Final = (
     # long texts last: they take minutes
     EvalSet("sentiment_movie_reviews_long", LabelMeasure("sentiment"), 4),
     EvalSet("summ_meeting_full", SummaryMeasure(60, query="query", group="meeting_id"), 40),
-    EvalSet("inject_benign_notinject", Missing("injection", "false alarms", "nothing warns of injected instructions")),
-    EvalSet("inject_cyberseceval", Missing("injection", "attacks resisted", _NO_JUDGE)),
-    EvalSet("inject_cyberseceval_multi", Missing("injection", "attacks resisted", _NO_JUDGE)),
+    EvalSet("inject_benign_notinject", WarningMeasure(harmless=True)),
+    EvalSet("inject_cyberseceval", WarningMeasure()),
+    EvalSet("inject_cyberseceval_multi", WarningMeasure()),
     EvalSet("instr_mt_bench", Missing("instructions", "answers", _NO_JUDGE)),
     EvalSet("instr_user_oriented", Missing("instructions", "answers", _NO_JUDGE)),
-    EvalSet("tools_bfcl", Missing("tools", "right calls", "generate does not support tools yet")),
     EvalSet(
         "faith_squality_human", Missing("faithfulness", "agreement with people", "its documents are in another set")
     ),
@@ -83,11 +86,11 @@ SETS: Final = (
         "summ_squality_stories",
         Missing("summarise", "ROUGE-1", "stories take minutes each; summ_meeting_full is long too"),
     ),
-    EvalSet("long_needles", _NO_ANSWERS),
-    EvalSet("long_qa", _NO_ANSWERS),
-    EvalSet("qa_fairytale", _NO_ANSWERS),
-    EvalSet("qa_xquad", _NO_ANSWERS),
-    EvalSet("qa_jsquad", _NO_ANSWERS),
+    EvalSet("qa_fairytale", QuestionMeasure(), 2),
+    EvalSet("qa_xquad", QuestionMeasure(questions="qas"), 4),
+    EvalSet("qa_jsquad", QuestionMeasure(questions="qas"), 4),
+    EvalSet("long_qa", QuestionMeasure("doc_id", documents="long_docs"), beside=("long_docs",)),
+    EvalSet("long_needles", NeedleMeasure(), beside=("long_docs",)),
 )
 
 

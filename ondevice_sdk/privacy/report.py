@@ -37,6 +37,20 @@ _IN_THE_APP: Final = (
 _ASKED: Final = "asked for by strict privacy only"
 
 
+def joined(first: PrivacyReport, second: PrivacyReport) -> PrivacyReport:
+    """What holds in both of two workers of one client: of each protection the weaker account."""
+    others = {mechanism.name: mechanism for mechanism in second.mechanisms}
+    weaker = tuple(
+        other if mechanism.state == "active" and (other := others.get(mechanism.name)) is not None else mechanism
+        for mechanism in first.mechanisms
+        if mechanism.state != "active" or mechanism.name in others
+    )
+    limits = tuple(dict.fromkeys((*first.limits, *second.limits)))
+    attempts = (*first.attempts, *second.attempts)
+    enforced = first.enforced and second.enforced
+    return PrivacyReport(first.level, first.isolation, enforced, weaker, limits, attempts)
+
+
 def build(
     level: PrivacyLevel,
     isolation: Isolation,

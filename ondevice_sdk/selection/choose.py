@@ -42,7 +42,7 @@ def select(
     `installed` has (model, variant); it is noted on the candidates and does not change the order (see
     `choose_installed`). A model that `need` names is only measured against its own variants, and is not refused for
     being slow or no chat model: the app asked for it. With an optimised copy in `copies` a candidate has its memory and
-    speed, where it fits.
+    speed, where it fits. Models that give embeddings are weighed for the task "embed", and for no other.
     """
     weighed = sorted(_weigh_all(device, specs, backends, installed, need, copies), key=_order)
     accepted = [candidate for candidate, _ in weighed if candidate.rejected is None]
@@ -72,7 +72,8 @@ def _weigh_all(
     copies: Sequence[CopyOffer],
 ) -> Iterator[tuple[Candidate, float]]:
     for spec in specs:
-        if need.model is not None and spec.name != need.model:
+        # of models for the other kind of work only the one is shown, with the reason, that was asked for
+        if spec.name != need.model and (need.model is not None or spec.embeds != (need.task == "embed")):
             continue
         for variant in spec.variants:
             if need.variant is not None and variant.name != need.variant:
@@ -115,7 +116,7 @@ def _weigh(
         memory_bytes=memory,
         ttft_s=_three_digits(expected.ttft_s),
         prefill_tokens_per_s=_three_digits(expected.prefill_tokens_per_s),
-        decode_tokens_per_s=_three_digits(expected.decode_tokens_per_s),
+        decode_tokens_per_s=0.0 if spec.embeds else _three_digits(expected.decode_tokens_per_s),
         installed=installed,
         calibrated=expected.calibrated,
         rejected=_objection(spec, variant, offer, need, planned, usable, expected.decode_tokens_per_s),
@@ -137,6 +138,8 @@ def _objection(
     spec: ModelSpec, variant: Variant, offer: BackendOffer, need: Need, planned: Plan, usable: int, decode: float
 ) -> str | None:
     """The first thing that speaks against a candidate, with its numbers."""
+    if spec.embeds != (need.task == "embed"):
+        return "gives embeddings, and writes no text" if spec.embeds else "writes text, and gives no embeddings"
     if not offer.usable:
         return f"backend not usable: {offer.reason or 'no reason given'}"
     if variant.format not in offer.formats:
@@ -146,7 +149,7 @@ def _objection(
         return f"context {spec.shape.context_tokens} < {wanted} needed"
     if not planned.fits:
         return f"needs {_size(planned.memory_bytes)}, {_size(usable)} can be used"
-    if need.model is not None:
+    if need.model is not None or spec.embeds:
         return None
     if not spec.chat:
         return "not a chat model"
@@ -163,10 +166,11 @@ def _order(weighed: tuple[Candidate, float]) -> tuple[float, int, str, str, str]
 def _reason(need: Need, ranked: Sequence[Candidate], rejected: Sequence[Candidate]) -> str:
     if ranked:
         best = ranked[0]
+        speed_here = best.decode_tokens_per_s or best.prefill_tokens_per_s
         why = f"{_WHY[need.prefer]} of {len(ranked)} that can run" if len(ranked) > 1 else "the only one that can run"
         copy = "" if best.layout is None else f", as its optimised copy in {best.layout}"
         return (
-            f"{best.name}:{best.variant} with {best.backend} is {why} here: about {best.decode_tokens_per_s:.0f} "
+            f"{best.name}:{best.variant} with {best.backend} is {why} here: about {speed_here:.0f} "
             f"tokens/s in {_size(best.memory_bytes)}{copy}."
         )
     if rejected:

@@ -14,6 +14,7 @@ from ondevice_sdk.types import DeviceProfile
 LEAST_MARGIN: Final = 40_000_000  # bytes of the available memory that are never planned with,
 MARGIN_SHARE: Final = 0.1  # or this share of it where that is more
 CONTEXTS: Final = (8192, 4096)  # tokens; the first that fits is used where the app asks for no particular one
+EMBED_CONTEXTS: Final = (2048, 512, 256)  # to embed: what is longer is read in parts, and memory grows with the square
 SEQUENCES: Final = 16  # at a time: a tenth faster than 8 in sum, in parts of the cache of their own
 PREFIX_CACHE_SHARE: Final = 0.25  # of what a model leaves free: most that it remembers of finished requests
 LEAST_SHARE: Final = 256  # tokens of the context for each of them
@@ -67,8 +68,8 @@ def _ways(spec: ModelSpec, offer: BackendOffer, need: Need) -> Iterator[LoadOpti
     required = need.required_context
     if need.context is None and need.tokens is None:
         required = min(required, longest)
-    if need.context is None and need.prefer != "memory":
-        for context in CONTEXTS:
+    if need.context is None and (need.prefer != "memory" or spec.embeds):
+        for context in EMBED_CONTEXTS if spec.embeds else CONTEXTS:
             if required < context <= longest:
                 yield _options(context, offer.kv_types[0])
     for kind in offer.kv_types:

@@ -14,6 +14,7 @@ from ondevice_sdk.types import ModelShape, Prefer, TaskName
 Estimate: TypeAlias = Callable[[ModelShape, int, LoadOptions], Footprint]
 
 LEAST_CONTEXT = 2048  # tokens in which every task of the SDK can work
+LEAST_TO_EMBED = 64  # tokens; longer texts are embedded in parts
 ANSWER_TOKENS = 512  # room kept for the answer
 TYPICAL_PROMPT = 1000  # tokens, where the caller does not say
 
@@ -47,6 +48,8 @@ class Need:
         """Tokens without which the task cannot be done. Long documents are summarised in pieces and need no more."""
         if self.context is not None:
             return self.context
+        if self.task == "embed":
+            return LEAST_TO_EMBED
         if self.tokens is None or self.task == "summarise":
             return LEAST_CONTEXT
         return max(LEAST_CONTEXT, self.tokens + ANSWER_TOKENS)

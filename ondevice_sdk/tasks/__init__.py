@@ -2,6 +2,7 @@
 
 from ondevice_sdk.tasks.analyse import analyse
 from ondevice_sdk.tasks.counting import count_tokens, prewarm
+from ondevice_sdk.tasks.embed import embed
 from ondevice_sdk.tasks.forms import (
     Entities,
     Entity,
@@ -14,6 +15,7 @@ from ondevice_sdk.tasks.forms import (
     Topics,
 )
 from ondevice_sdk.tasks.generate import generate
+from ondevice_sdk.tasks.redact import redact
 from ondevice_sdk.tasks.summarise import summarise
 
 __all__ = [
@@ -28,7 +30,9 @@ __all__ = [
     "Topics",
     "analyse",
     "count_tokens",
+    "embed",
     "generate",
     "prewarm",
+    "redact",
     "summarise",
 ]

@@ -28,6 +28,8 @@ def messages_of(prompt: str | Sequence[Message], instructions: str | None = None
             raise ConfigurationError(f"the content of prompt[{index}] must be a str")
         if message.role == "system" and index:
             raise ConfigurationError("a system message can only be the first")
+        if message.role == "tool" and (not index or messages[index - 1].role not in ("assistant", "tool")):
+            raise ConfigurationError(f"prompt[{index}] is the result of a tool, but no turn before it called one")
         check_encodable(message.content, "prompt" if isinstance(prompt, str) else f"prompt[{index}]")
     if not any(message.content.strip() for message in messages if message.role != "system"):
         raise ConfigurationError("prompt is empty")
@@ -39,3 +41,16 @@ def messages_of(prompt: str | Sequence[Message], instructions: str | None = None
             own = messages.pop(0).content if messages[0].role == "system" else ""
             messages.insert(0, Message("system", f"{instructions}\n\n{own}" if own.strip() else instructions))
     return tuple(messages)
+
+
+def as_shown(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The messages for a chat template, of which few know tools: what a tool gave is told by the user."""
+    shown: list[Message] = []
+    for message in messages:
+        if message.role != "tool":
+            shown.append(message)
+        elif shown and shown[-1].role == "user":  # templates want turns to alternate
+            shown[-1] = Message("user", f"{shown[-1].content}\n{message.content}")
+        else:
+            shown.append(Message("user", message.content))
+    return tuple(shown)

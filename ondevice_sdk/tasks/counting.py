@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ondevice_sdk.backends.api import GREEDY, Chat, Generate, Tokenize, Tokenized
 from ondevice_sdk.errors import GenerationFailed
-from ondevice_sdk.tasks.chat import messages_of
+from ondevice_sdk.tasks.chat import as_shown, messages_of
 from ondevice_sdk.tasks.flow import Flow, Step
 from ondevice_sdk.text.split import check_encodable
 from ondevice_sdk.types import Message
@@ -22,7 +22,7 @@ def count_tokens(text: str | Sequence[Message], *, context_tokens: int) -> Flow[
         check_encodable(text)
         request = Tokenize(texts=(text,))
     else:
-        request = Tokenize(prompts=(Chat(messages_of(text)),))
+        request = Tokenize(prompts=(Chat(as_shown(messages_of(text))),))
     (result,) = yield Step((request,), "measuring")
     if not isinstance(result, Tokenized) or len(result.counts) != 1:
         raise GenerationFailed("the engine answered a token count with something else")

@@ -18,10 +18,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Requests that may run side by side. `stage` names them for progress, e.g. "reading"."""
+    """Requests that may run side by side. `stage` names them for progress, e.g. "reading".
+
+    Where a stage has many steps, `done` of `total` are done before this one (None: nobody knows how many there are),
+    and it brings `gain` more; they count in `unit`. Without one the requests of the step are counted.
+    """
 
     requests: tuple[Request, ...]
     stage: str = ""
+    done: int = 0
+    gain: int = 0
+    total: int | None = None
+    unit: str = "requests"
 
 
 Flow: TypeAlias = Generator[Step, Sequence[Result], T]

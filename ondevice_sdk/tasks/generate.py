@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ondevice_sdk.backends.api import Chat, Generate, Generated, Sampling
-from ondevice_sdk.errors import ConfigurationError, GenerationFailed, Unsupported
-from ondevice_sdk.tasks.chat import messages_of
+from ondevice_sdk.errors import ConfigurationError, GenerationFailed
+from ondevice_sdk.tasks.chat import as_shown, messages_of
 from ondevice_sdk.tasks.flow import Flow, Step
 from ondevice_sdk.tasks.schema import grammar_for, json_schema, parse
+from ondevice_sdk.tasks.tools.flow import call_tool
+from ondevice_sdk.tasks.tools.offers import offers_of
 from ondevice_sdk.text.split import check_encodable
-from ondevice_sdk.types import Generation, Message
+from ondevice_sdk.types import Generation, Message, Tool, Usage
 
 _SHOWN_SCHEMA = 2000  # characters; a longer schema would crowd out the prompt, the constraint holds without it
 
@@ -24,7 +27,7 @@ def generate(
     context_tokens: int,  # noqa: ARG001  (all flows take it; here the engine alone knows what fits)
     instructions: str | None = None,
     output_type: Any = None,
-    tools: Sequence[Callable[..., Any]] = (),
+    tools: Sequence[Callable[..., Any] | Tool] = (),
     max_tokens: int = 512,
     temperature: float = 0.7,
     top_p: float = 0.95,
@@ -43,23 +46,33 @@ def generate(
     With an `output_type` the output is constrained to it and `output` holds its value; the value of a generation that
     was cancelled is None, its `text` the part that was written. Without one, `output` is the text.
 
+    Where one of the `tools` serves the request, the answer is a proposal to call it: `finish_reason` is "tool_call",
+    `tool_calls` has the call, and `text` is the call as JSON. The app runs it, or does not.
+
     Raises:
-        ConfigurationError: a wrong argument. SchemaUnsupported: a type that cannot be a constraint. Unsupported: tools.
+        ConfigurationError: a wrong argument. SchemaUnsupported: a type that cannot be a constraint.
         OutputInvalid: the output ended before its form was complete.
     """
     messages = messages_of(prompt, instructions)
-    if tools:
-        raise Unsupported("tools are not supported yet", capability="tools")
+    offers = offers_of(tools)
     _check_integer("max_tokens", max_tokens, 1)
     sampling = checked_sampling(temperature, top_p, top_k, min_p, repetition_penalty, seed)
     grammar = None if output_type is None else grammar_for(output_type)
+    stops = _checked_stop(stop)
+    usage = Usage()
+    if offers:
+        call, usage = yield from call_tool(
+            messages, offers, max_tokens=max_tokens, adapter=adapter, deterministic=bool(deterministic)
+        )
+        if call is not None:
+            return call if output_type is not None else replace(call, output=call.text)
     if grammar is not None and grammar.form == "json_schema":
         messages = _with_schema(messages, output_type)
     request = Generate(
-        Chat(messages),
+        Chat(as_shown(messages)),
         max_tokens,
         sampling,
-        stop=_checked_stop(stop),
+        stop=stops,
         grammar=grammar,
         ignore_eos=bool(ignore_eos),
         deterministic=bool(deterministic),
@@ -72,7 +85,7 @@ def generate(
     output: Any = result.text
     if output_type is not None:
         output = None if result.finish_reason == "cancelled" else parse(output_type, result.text)
-    return Generation(result.text, output, result.usage, result.finish_reason)
+    return Generation(result.text, output, usage + result.usage, result.finish_reason)
 
 
 def checked_sampling(

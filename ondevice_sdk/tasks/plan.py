@@ -14,16 +14,18 @@ _SENTENCES = {"short": 1, "medium": 3, "long": 5}
 _HEADLINE_WORDS = {"short": 12, "medium": 17, "long": 22}
 _PARAGRAPH_SENTENCES = {"short": 3, "medium": 5, "long": 8}  # ours: the specification has no paragraphs
 _WORDS_PER_STATEMENT = 18  # of English summaries; turns a limit of words into a number of statements
+_WORDS_PER_SHORT_ONE = 8  # with a limit of words, so short statements may fill it up
 
 TOKENS_PER_STATEMENT = 56  # reserved for the answer
 NOTES = 3  # statements kept of each part of a long document
+_ASKED_TWICE = 3  # statements: up to so many are asked for in two ways, since much depends on each
 
 _NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A checked request for a summary. `statements` is the most points or sentences, `words` the most words of it."""
+    """A checked request for a summary. `statements` are its points or sentences, `words` the most words of all."""
 
     style: Style
     statements: int
@@ -38,6 +40,13 @@ class Plan:
         return self.style in ("tldr", "teaser", "paragraph")
 
     @property
+    def most_statements(self) -> int:
+        """A limit of words may be filled with more and shorter statements than were asked for."""
+        if self.words is None or self.style == "headline":
+            return self.statements
+        return max(self.statements, self.words // _WORDS_PER_SHORT_ONE)
+
+    @property
     def answer_tokens(self) -> int:
         """Room for the answer: one statement more than asked for, as some may be dropped."""
         return TOKENS_PER_STATEMENT * (self.statements + 1)
@@ -47,9 +56,41 @@ class Plan:
         prefix = {"key_points": "1. ", "headline": "Headline:"}.get(self.style, "")
         return self._ask(text, self.instruction, prefix)
 
+    def prompts(self, text: str, *, insist: bool = False) -> tuple[Chat, ...]:
+        """Ways to ask for the summary, which share the document as their beginning.
+
+        `insist`: for the second time, as the first answer was in a wrong language.
+        """
+        asked = [self.prompt(text)]
+        if self.style in ("tldr", "paragraph") and self.statements <= _ASKED_TWICE:
+            asked.append(self._ask(text, self._plainly, ""))
+        if not insist or self.language is None:
+            return tuple(asked)
+        more = f" The whole answer must be in {self.language}, whatever language the text is in."
+        return tuple(Chat((Message("user", chat.messages[0].content + more),), chat.answer_prefix) for chat in asked)
+
+    def back_prompt(self, statement: str, language: str) -> Chat:
+        """Ask for a statement in the language of the text, in which it can be checked."""
+        return Chat((Message("user", f"{statement}\n\nTranslate the sentence above into {language}."),))
+
+    @property
+    def for_notes(self) -> Plan:
+        """The same reader's notes of a part."""
+        return Plan("key_points", NOTES, None, "plain", None, self.context)
+
+    def repair_prompt(self, evidence: str, statement: str) -> Chat:
+        """Ask for a statement again, beside the sentences that it may come from."""
+        limit = "" if self.words is None else f" of at most {max(1, self.words // self.statements)} words"
+        asked = f"Write one short sentence{limit} that says the same as far as the text above bears it out."
+        return self._ask(evidence, f"Statement: {statement}\n\n{asked}", "")
+
     def notes_prompt(self, text: str) -> Chat:
         """Ask for the notes of one part of a long document."""
         return self._ask(text, _key_points(NOTES), "1. ")
+
+    @property
+    def _plainly(self) -> str:
+        return f"What is the main point of the text above? Answer in {_short_sentences(self.statements)}."
 
     @property
     def instruction(self) -> str:
@@ -127,6 +168,11 @@ def language_name(language: str) -> str:
     return language.strip()
 
 
+def language_tag(name: str) -> str:
+    """The tag of a language by its English name; empty where the table does not have it."""
+    return next((tag for tag, each in _LANGUAGES.items() if each.casefold() == name.casefold()), "")
+
+
 def _check_word(name: str, value: object, words: tuple[str, ...]) -> None:
     if value not in words:
         raise ConfigurationError(f"{name} must be one of {', '.join(map(repr, words))}")  # the value may be a text
@@ -139,3 +185,7 @@ def _key_points(count: int) -> str:
 
 def _sentences(count: int) -> str:
     return "one sentence" if count == 1 else f"{_NUMERALS[count]} sentences"
+
+
+def _short_sentences(count: int) -> str:
+    return "one short sentence" if count == 1 else f"{_NUMERALS[count]} short sentences"

@@ -1,4 +1,4 @@
-"""Reading a text of any length: pieces that fit into the context, cut at sentence borders, none left out."""
+"""Reading a text of any length: pieces that fit into the context, cut at sections and sentences, none left out."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from dataclasses import dataclass, field
 from ondevice_sdk.backends.api import Prompt, Tokenize, Tokenized
 from ondevice_sdk.errors import GenerationFailed, InputTooLong
 from ondevice_sdk.tasks.flow import Flow, Step
-from ondevice_sdk.text.split import cover, sentences
+from ondevice_sdk.text.split import CLOSERS, SENTENCE_ENDS, cover, paragraphs, sentences
 from ondevice_sdk.types import Span
 
 CHUNK_TOKENS = 1200  # small models lose the thread in more, however large their context
 LEAST_TOKENS = 24  # room for the text itself, below which reading makes no sense
 _MARGIN = 8  # tokens; pieces counted alone and together differ by a few
 _PIECE_CHARS = 300  # short sentences are counted together
+_LEAST_PIECE_CHARS = 100  # of a piece that ends at a paragraph: a megabyte of empty ones stays few pieces
 _REQUEST_CHARS = 100_000  # characters of one counting request
+_HEADING_CHARS = 120  # of a paragraph that may be a heading
+_NEARLY = 0.7  # share of its goal from which a chunk may end at a section instead of at the goal itself
+
+_NEW_LINE, _PARAGRAPH, _SECTION = 1, 2, 3  # what a chunk had better start with, the best last
 
 _GAP = re.compile(r"\s{3,}+")
 
@@ -77,10 +82,10 @@ def split_to_fit(text: str, rooms: Sequence[Room], context_tokens: int, most: in
     Raises:
         InputTooLong: the prompt alone leaves no room for text.
     """
-    pieces = _pieces(text)
+    pieces, borders = _pieces(text)
     counts, frames = yield from count_tokens([readable(piece.text) for piece in pieces], [r.frame for r in rooms])
     budget = min(most, room_for_text(rooms, frames, context_tokens))
-    return pack(pieces, counts, budget)
+    return pack(pieces, counts, budget, borders)
 
 
 def room_for_text(rooms: Sequence[Room], frames: Sequence[int], context_tokens: int) -> int:
@@ -99,27 +104,60 @@ def room_for_text(rooms: Sequence[Room], frames: Sequence[int], context_tokens: 
     return context_tokens - needed
 
 
-def pack(pieces: Sequence[Span], counts: Sequence[int], budget: int) -> list[Chunk]:
-    """Join neighbouring pieces into chunks of at most `budget` tokens and about equal size."""
-    parts = [
-        part
-        for piece, count in zip(pieces, counts, strict=True)
-        for part in ([Chunk(piece, count + 1)] if count < budget else _hard_split(piece, budget))
+def pack(pieces: Sequence[Span], counts: Sequence[int], budget: int, borders: Sequence[int] = ()) -> list[Chunk]:
+    """Join neighbouring pieces into chunks of at most `budget` tokens and about equal size.
+
+    Args:
+        pieces: the text in order.
+        counts: tokens of each.
+        budget: most tokens of a chunk.
+        borders: how good a place the start of each piece is to begin a chunk, from `_borders`; empty: all the same.
+    """
+    parts: list[Chunk] = []
+    ranks: list[int] = []
+    for index, (piece, count) in enumerate(zip(pieces, counts, strict=True)):
+        split = [Chunk(piece, count + 1)] if count < budget else _hard_split(piece, budget)
+        parts.extend(split)
+        ranks.extend([borders[index] if borders else 0, *([0] * (len(split) - 1))])
+    return [_join(parts[first:last]) for first, last in _cuts([part.tokens for part in parts], ranks, budget)]
+
+
+def even_groups(notes: Sequence[str], counts: Sequence[int], budget: int) -> list[list[str]]:
+    """Neighbouring notes that fit together, in groups of about equal size.
+
+    A note that fills the budget alone is shortened to a safe size.
+    """
+    fitting = [
+        note if count <= budget else note[: max(1, budget // 4)] for note, count in zip(notes, counts, strict=True)
     ]
-    total = sum(part.tokens for part in parts)
-    goal = total / max(1, math.ceil(total / budget))
-    chunks: list[Chunk] = []
-    group: list[Chunk] = []
-    filled = 0
-    for part in parts:
-        if group and (filled >= goal or filled + part.tokens > budget):
-            chunks.append(_join(group))
-            group, filled = [], 0
-        group.append(part)
-        filled += part.tokens
-    if group:
-        chunks.append(_join(group))
-    return chunks
+    sizes = [min(count, budget) for count in counts]
+    return [fitting[first:last] for first, last in _cuts(sizes, [0] * len(sizes), budget)]
+
+
+def _cuts(sizes: Sequence[int], ranks: Sequence[int], budget: int) -> list[tuple[int, int]]:
+    """Ranges of neighbours of at most `budget` in sum: even ones, each ended at the best border near its goal."""
+    left = sum(sizes)
+    cuts: list[tuple[int, int]] = []
+    first = 0
+    while first < len(sizes):
+        goal = left / max(1, math.ceil(left / budget))
+        filled, best, at, taken = 0, (-1, 0.0), first + 1, sizes[first]
+        for index in range(first, len(sizes)):
+            if index > first and filled + sizes[index] > budget:
+                break
+            filled += sizes[index]
+            end = index + 1
+            rank = ranks[end] if end < len(sizes) else _SECTION
+            # Near its goal the best border counts, elsewhere only the nearness.
+            worth = (rank if filled >= _NEARLY * goal else -1, -abs(filled - goal))
+            if best == (-1, 0.0) or worth > best:
+                best, at, taken = worth, end, filled
+            if filled > (2 - _NEARLY) * goal:
+                break
+        cuts.append((first, at))
+        left -= taken
+        first = at
+    return cuts
 
 
 def _join(group: Sequence[Chunk]) -> Chunk:
@@ -128,20 +166,59 @@ def _join(group: Sequence[Chunk]) -> Chunk:
     return Chunk(joined, sum(part.tokens for part in group))
 
 
-def _pieces(text: str) -> list[Span]:
-    """Sentences with the white space after them, short neighbours joined: together the whole text."""
+def _pieces(text: str) -> tuple[list[Span], list[int]]:
+    """Sentences with the white space after them, short neighbours joined; and the borders before them."""
+    spans = cover(text, sentences(text))
+    ranks = _borders(text, spans)
     pieces: list[Span] = []
+    kept: list[int] = []
     group: list[Span] = []
     size = 0
-    for sentence in cover(text, sentences(text)):
-        if group and size + len(sentence.text) > _PIECE_CHARS:
+    for span, rank in zip(spans, ranks, strict=True):
+        full = size + len(span.text) > _PIECE_CHARS
+        if group and (full or (rank >= _PARAGRAPH and size >= _LEAST_PIECE_CHARS)):
             pieces.append(_join_spans(group))
             group, size = [], 0
-        group.append(sentence)
-        size += len(sentence.text)
+        if not group:
+            kept.append(rank)
+        group.append(span)
+        size += len(span.text)
     if group:
         pieces.append(_join_spans(group))
-    return pieces
+    return pieces, kept
+
+
+def _borders(text: str, spans: Sequence[Span]) -> list[int]:
+    """How good the start of each sentence is to begin a chunk: a heading, a paragraph, a line or turn, or none.
+
+    A paragraph under a heading is no border: the heading belongs to it.
+    """
+    starts = {block.start: block for block in paragraphs(text)}
+    ranks: list[int] = []
+    after_heading = False
+    for span in spans:
+        start = span.start + len(span.text) - len(span.text.lstrip())
+        block = starts.get(start)
+        heading = block is not None and _is_heading(block.text)
+        if after_heading:
+            rank = 0
+        elif heading:
+            rank = _SECTION
+        elif block is not None:
+            rank = _PARAGRAPH
+        else:
+            rank = _NEW_LINE if text[max(0, start - 1) : start] in ("\n", "\r") else 0
+        ranks.append(rank)
+        after_heading = heading and not after_heading
+    return ranks
+
+
+def _is_heading(block: str) -> bool:
+    """Whether a paragraph is one short line that does not end like a sentence, or is marked as a heading."""
+    line = block.rstrip(CLOSERS)
+    if "\n" in block or len(block) > _HEADING_CHARS:
+        return False
+    return block.startswith("#") or line[-1:] not in {*SENTENCE_ENDS, ",", ";", ":"}
 
 
 def _join_spans(group: Sequence[Span]) -> Span:

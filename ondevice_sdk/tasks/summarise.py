@@ -6,20 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from ondevice_sdk.backends.api import Chat, Generate, Generated, Sampling
-from ondevice_sdk.errors import GenerationFailed
+from ondevice_sdk.errors import ContractViolation, GenerationFailed
+from ondevice_sdk.tasks.contracts import language_of, render, speaks
 from ondevice_sdk.tasks.flow import Flow, Step
 from ondevice_sdk.tasks.generate import check_seed
+from ondevice_sdk.tasks.picking import Picker
 from ondevice_sdk.tasks.plan import NOTES, TOKENS_PER_STATEMENT, Plan, plan_for
-from ondevice_sdk.tasks.reading import CHUNK_TOKENS, Chunk, Room, count_tokens, room_for_text, split_to_fit
-from ondevice_sdk.tasks.statements import beginnings, check, parse, quote, shorten
+from ondevice_sdk.tasks.reading import CHUNK_TOKENS, Room, count_tokens, even_groups, room_for_text, split_to_fit
+from ondevice_sdk.tasks.statements import parse, sift
+from ondevice_sdk.text.injection import STEERING, find_steering, set_aside, without
+from ondevice_sdk.text.shorten import is_whole, shorter
 from ondevice_sdk.text.spans import Document
 from ondevice_sdk.text.split import check_encodable, check_text, count_words
-from ondevice_sdk.types import Coverage, Format, Length, Point, Style, Summary, Usage
+from ondevice_sdk.types import Coverage, Format, Length, Point, Span, Style, Summary, Usage
 
 _FEW_WORDS = 6  # a text with fewer is its own summary
 _NOTES_TOKENS = TOKENS_PER_STATEMENT * (NOTES + 1)
-_UNSPACED_ENDS = "。！？｡"  # noqa: RUF001
-_TRIED = 12  # sentences, for one that keeps to a limit of words
+_REPAIR_TOKENS = 2 * TOKENS_PER_STATEMENT
+_EVIDENCE_CHARS = 600  # of the sentences around the one that a statement seems to come from
 _REPETITION_PENALTY = 1.05  # enough against loops; more makes small models leave the words of the document
 
 
@@ -48,6 +52,221 @@ class _Tally:
         return [answers[prompt] for prompt in prompts]
 
 
+@dataclass(slots=True, repr=False)  # a repr would show the text
+class _Task:
+    """One summary under way."""
+
+    text: str
+    plan: Plan
+    context_tokens: int
+    tally: _Tally
+    document: Document = field(init=False)
+    picker: Picker = field(init=False)
+    translated: bool = field(init=False)
+    shown: str = field(init=False)  # to the model: without passages that would steer it
+    warnings: list[str] = field(init=False, default_factory=list)
+    noted: list[str] = field(init=False, default_factory=list)  # by the model, and borne out by the part it is of
+
+    def __post_init__(self) -> None:
+        steering = find_steering(self.text)
+        aside = set_aside(self.text, steering)
+        if steering:
+            self.warnings.append(f"{STEERING} and left out of the summary" if aside else STEERING)
+        self.shown = without(self.text, aside)
+        self.document = Document(self.text, aside)
+        self.picker = Picker(self.document, self.plan)
+        self.translated = self.plan.language is not None and speaks(self.text, self.plan.language) is not True
+
+    def run(self) -> Flow[Summary]:
+        points: list[Point] = []
+        if self.plan.language is None and count_words(self.text[:1000]) < _FEW_WORDS and len(self.text) < 40:
+            points = self.picker.pick([])
+        else:
+            source = yield from self._read()
+            points = yield from self._translate(source) if self.translated else self._write(source)
+        if not points:
+            raise self._violation("words", [self.picker.central()])
+        if self.translated:
+            self._check_translation(points)
+        return self._summary(points)
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> Flow[str]:
+        """What the summary is written from: the text itself, or notes of all its parts."""
+        plan = self.plan
+        rooms = [Room(prompt, plan.answer_tokens) for prompt in (*plan.prompts(""), *plan.prompts("", insist=True))]
+        rooms.append(Room(plan.notes_prompt(""), _NOTES_TOKENS))
+        chunks = yield from split_to_fit(self.shown, rooms, self.context_tokens)
+        if len(chunks) == 1:
+            return chunks[0].text
+        prompts = [plan.notes_prompt(chunk.text) for chunk in chunks]
+        answers = yield from self.tally.ask(prompts, _NOTES_TOKENS, "reading")
+        notes: list[str] = []
+        for chunk, answer in zip(chunks, answers, strict=True):
+            points = self._notes(answer, chunk.text) if chunk.text else []
+            self.noted.extend(point.text for point in points if point.status != "extractive")
+            notes.extend(point.text for point in points)
+        source = yield from self._condense(list(dict.fromkeys(notes)), rooms)
+        return source
+
+    def _notes(self, answer: Generated, source: str) -> list[Point]:
+        """What the model noted of a part and the part bears out; else what the part itself says."""
+        instruction = self.plan.notes_prompt("").messages[-1].content
+        said = parse(answer.text, instruction, complete=answer.finish_reason != "length")
+        document = Document(source)
+        own, _ = sift(said, document, translated=self.translated)
+        return Picker(document, self.plan.for_notes).pick(own)
+
+    def _condense(self, notes: list[str], rooms: Sequence[Room]) -> Flow[str]:
+        """Bring notes down to what one prompt holds: summarise even groups of them, round by round."""
+        while True:
+            counts, frames = yield from count_tokens(notes, [room.frame for room in rooms])
+            budget = min(CHUNK_TOKENS, room_for_text(rooms, frames, self.context_tokens))
+            groups = even_groups(notes, [count + 1 for count in counts], budget)
+            if len(groups) == 1:
+                return "\n".join(groups[0])
+            fewer: list[str] = []
+            if len(groups) * NOTES < len(notes):
+                sources = ["\n".join(group) for group in groups]
+                prompts = [self.plan.notes_prompt(source) for source in sources]
+                answers = yield from self.tally.ask(prompts, _NOTES_TOKENS, "writing")
+                for source, answer in zip(sources, answers, strict=True):
+                    fewer.extend(point.text for point in self._notes(answer, source))
+                fewer = list(dict.fromkeys(fewer))
+            if not fewer or len(fewer) >= len(notes):  # the context is too small for a tree of notes
+                fewer = notes[:: max(2, len(groups))]
+                self.warnings.append("the notes of a long text did not fit into the context: some were left out")
+            notes = fewer
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def _write(self, source: str) -> Flow[list[Point]]:
+        """Points in the language of the text: the model's, repaired ones, and sentences of the text for the rest."""
+        said = yield from self._ask(source)
+        headline = self.plan.style == "headline"
+        own, failed = sift(said, self.document, headline=headline)
+        usable = [point for point in own if self.picker.fits(point)]
+        missing = self.plan.statements - len(usable)
+        if self.noted and not headline and missing > 0:
+            noted, _ = sift(dict.fromkeys(self.noted), self.document)
+            usable.extend(point for point in noted if self.picker.fits(point))
+            missing = self.plan.statements - len(usable)
+        wrong = [*failed, *(point.text for point in own if not self.picker.fits(point))]
+        if missing > 0 and (wrong or not self.picker.pick(usable)):
+            repaired = yield from self._repair(wrong or [self.picker.central().text], missing)
+            usable.extend(repaired)
+        meant = [span for statement in failed if (span := self.document.nearest(statement)) is not None]
+        return self.picker.pick(usable, meant)
+
+    def _ask(self, source: str, *, insist: bool = False) -> Flow[list[str]]:
+        """The statements of all answers."""
+        prompts = self.plan.prompts(source, insist=insist)
+        answers = yield from self.tally.ask(prompts, self.plan.answer_tokens, "writing")
+        return list(dict.fromkeys(statement for answer in answers for statement in self._statements(answer)))
+
+    def _statements(self, answer: Generated) -> list[str]:
+        """What an answer says. A sentence that the end of the answer cut is taken in a shorter form, or not at all."""
+        plan = self.plan
+        complete = answer.finish_reason != "length"
+        found = parse(answer.text, plan.instruction, complete=complete, prose=plan.prose)
+        if plan.style == "headline":
+            return [statement.rstrip(".") or statement for statement in found[:1]]
+        if found and not complete and not is_whole(found[-1]) and not answer.text.endswith("\n"):
+            found[-1:] = [form for form in shorter(found[-1]) if form != found[-1]][:1]
+        if plan.prose:
+            found = [statement if is_whole(statement) else f"{statement}." for statement in found]
+        return found
+
+    def _repair(self, statements: Sequence[str], most: int) -> Flow[list[Point]]:
+        """Have statements written again, once, beside the sentences that they seem to come from."""
+        prompts: list[Chat] = []
+        for statement in statements:
+            span = self.document.nearest(statement)
+            if span is not None and len(prompts) < most:
+                prompts.append(self.plan.repair_prompt(self._evidence(span), statement))
+        if not prompts:
+            return []
+        _, counts = yield from count_tokens((), prompts)
+        room = self.context_tokens - _REPAIR_TOKENS
+        prompts = [prompt for prompt, count in zip(prompts, counts, strict=True) if count <= room]
+        if not prompts:
+            return []
+        answers = yield from self.tally.ask(prompts, _REPAIR_TOKENS, "repairing")
+        said = [statement for answer in answers for statement in self._statements(answer)[:1]]
+        points, _ = sift(said, self.document, headline=self.plan.style == "headline")
+        return [replace(point, status="repaired") for point in points]
+
+    def _evidence(self, span: Span) -> str:
+        """A sentence with its neighbours, as far as they are short."""
+        spans = self.document.sentences
+        index = next(index for index, each in enumerate(spans) if each.start == span.start)
+        around = spans[max(0, index - 1) : index + 2]
+        text = " ".join(each.text for each in around)
+        return text if len(text) <= _EVIDENCE_CHARS else span.text
+
+    # --- in another language ------------------------------------------------------------------------------------------
+
+    def _translate(self, source: str) -> Flow[list[Point]]:
+        """Points in another language than the text's. No sentence of the text can stand in, so it is asked twice."""
+        assert self.plan.language is not None
+        own: list[Point] = []
+        for insist in (False, True):
+            said = yield from self._ask(source, insist=insist)
+            spoken = [statement for statement in said if speaks(statement, self.plan.language) is not False]
+            points, doubtful = sift(spoken, self.document, translated=True)
+            own.extend(points)
+            back = yield from self._bring_back(doubtful)
+            own.extend(back)
+            picked = self.picker.pick(own, quotes=False)
+            if len(picked) >= self.plan.statements and speaks(_joined(picked), self.plan.language) is not False:
+                break
+        return picked or self.picker.pick([])
+
+    def _bring_back(self, statements: Sequence[str]) -> Flow[list[Point]]:
+        """Points of translated statements whose translation back into the text's language the text bears out."""
+        language = language_of(self.text)
+        if not statements or language is None:
+            return []
+        prompts = [self.plan.back_prompt(statement, language) for statement in statements]
+        answers = yield from self.tally.ask(prompts, _REPAIR_TOKENS, "checking")
+        points = []
+        for statement, answer in zip(statements, answers, strict=True):
+            support = self.document.support(" ".join(answer.text.split()))
+            if support.supported:
+                points.append(Point(statement, support.spans, "supported"))
+        return points
+
+    def _check_translation(self, points: list[Point]) -> None:
+        """Raise where the language cannot be kept, or not by as many points as were asked for."""
+        language = self.plan.language or ""
+        if all(point.status == "extractive" for point in points) or speaks(_joined(points), language) is False:
+            raise self._violation("language", points)
+        if self.plan.words is None and len(points) < min(self.plan.statements, len(self.document.sentences)):
+            raise self._violation("points", points)
+        if speaks(_joined(points), language) is None:
+            self.warnings.append(f"whether the summary is in {language} cannot be told")
+        self.warnings.append("statements in another language than the text's were checked by translation or names only")
+
+    # --- the result ---------------------------------------------------------------------------------------------------
+
+    def _summary(self, points: list[Point]) -> Summary:
+        quoted = sum(point.status == "extractive" for point in points)
+        remarks = [f"{quoted} of {len(points)} statements are sentences of the document itself"] if quoted else []
+        coverage = Coverage(len(self.text), len(self.text), self.tally.calls)
+        text = render(points, self.plan)
+        return Summary(text, tuple(points), coverage, (*self.warnings, *remarks), self.tally.usage)
+
+    def _violation(self, contract: str, best: list[Point]) -> ContractViolation:
+        hints = {
+            "words": "allow more words: the text has no sentence, and the model wrote none, that is so short",
+            "language": "the model does not write this language well enough: take a larger one",
+            "points": "ask for fewer points, or take a larger model",
+        }
+        message = f"the summary cannot keep its promise about {contract}"
+        return ContractViolation(message, contract=contract, best=self._summary(best), hint=hints[contract])
+
+
 def summarise(
     text: str,
     *,
@@ -62,13 +281,16 @@ def summarise(
     """Summarise a text.
 
     A text that does not fit is read in parts ("reading"), whose notes are joined, in several rounds if need be
-    ("writing"). Statements that the text does not bear out give way to its own sentences. A text with fewer sentences
-    than points asked for gives fewer points. `length` as a number of words is never passed: statements are left out,
-    and only a single sentence that is still too long is cut, with a warning. With `language`, a statement in another
-    language than the text's can be checked by its numbers and names only, which a warning says.
+    ("writing"). A statement that the text does not bear out is written again once ("repairing"), else sentences of the
+    text stand in. A text with fewer sentences than points asked for gives fewer points. `length` as a number of words
+    is never passed and no sentence is cut: later clauses and asides are left out, or whole statements. With `language`,
+    a statement in another language than the text's is checked by numbers and names, or translated back ("checking").
+    Passages that try to steer the model are left out, which a warning says.
 
     Raises:
         ConfigurationError: an empty text, a lone surrogate or a wrong option. InputTooLong: `context` leaves no room.
+        ContractViolation: no sentence is short enough for `length`, or the model does not write the `language`;
+            `.best` is the nearest summary.
     """
     check_text(text)
     for name, value in (("language", language), ("context", context)):
@@ -76,139 +298,9 @@ def summarise(
             check_encodable(value, name)
     check_seed(seed)
     plan = plan_for(style, length, format, language, context)
-    document = Document(text)
-    tally = _Tally(seed)
-    warnings: list[str] = []
-    if language is None and count_words(text[:1000]) < _FEW_WORDS and len(text) < 40:
-        points = [quote(span) for span in document.sentences[: plan.statements]]
-    else:
-        rooms = (Room(plan.prompt(""), plan.answer_tokens), Room(plan.notes_prompt(""), _NOTES_TOKENS))
-        chunks = yield from split_to_fit(text, rooms, context_tokens)
-        source = chunks[0].text
-        if len(chunks) > 1:
-            notes = yield from _read(chunks, plan, tally)
-            source = yield from _condense(notes, plan, rooms, context_tokens, tally, warnings)
-        (answer,) = yield from tally.ask([plan.prompt(source)], plan.answer_tokens, "writing")
-        points = check(
-            _statements(answer, plan),
-            document,
-            plan.statements,
-            translated=plan.language is not None,
-            headline=plan.style == "headline",
-        )
-    points = _keep_to_limit(points, plan, document, warnings)
-    warnings.extend(_remarks(points, plan))
-    coverage = Coverage(len(text), len(text), tally.calls)
-    return Summary(_render(points, plan), tuple(points), coverage, tuple(warnings), tally.usage)
+    summary = yield from _Task(text, plan, context_tokens, _Tally(seed)).run()
+    return summary
 
 
-def _statements(answer: Generated, plan: Plan) -> list[str]:
-    found = parse(answer.text, plan.instruction, complete=answer.finish_reason != "length", prose=plan.prose)
-    return [statement.rstrip(".") for statement in found[:1]] if plan.style == "headline" else found
-
-
-def _read(chunks: Sequence[Chunk], plan: Plan, tally: _Tally) -> Flow[list[str]]:
-    """Notes of every part, each checked against its part, so that the summary is written from facts."""
-    answers = yield from tally.ask([plan.notes_prompt(chunk.text) for chunk in chunks], _NOTES_TOKENS, "reading")
-    notes: list[str] = []
-    for chunk, answer in zip(chunks, answers, strict=True):
-        if chunk.text:
-            notes.extend(_notes(answer, chunk.text, plan))
-    return list(dict.fromkeys(notes))
-
-
-def _notes(answer: Generated, source: str, plan: Plan) -> list[str]:
-    said = parse(answer.text, plan.notes_prompt("").messages[-1].content, complete=answer.finish_reason != "length")
-    return [point.text for point in check(said, Document(source), NOTES, translated=plan.language is not None)]
-
-
-def _condense(
-    notes: list[str], plan: Plan, rooms: Sequence[Room], context_tokens: int, tally: _Tally, warnings: list[str]
-) -> Flow[str]:
-    """Bring notes down to what one prompt holds: summarise groups of them, round by round."""
-    while True:
-        counts, frames = yield from count_tokens(notes, [room.frame for room in rooms])
-        budget = min(CHUNK_TOKENS, room_for_text(rooms, frames, context_tokens))
-        groups = _groups(notes, [count + 1 for count in counts], budget)
-        if len(groups) == 1:
-            return "\n".join(groups[0])
-        fewer: list[str] = []
-        if len(groups) * NOTES < len(notes):
-            prompts = [plan.notes_prompt("\n".join(group)) for group in groups]
-            answers = yield from tally.ask(prompts, _NOTES_TOKENS, "writing")
-            for group, answer in zip(groups, answers, strict=True):
-                fewer.extend(_notes(answer, "\n".join(group), plan))
-            fewer = list(dict.fromkeys(fewer))
-        if not fewer or len(fewer) >= len(notes):  # the context is too small for a tree of notes
-            fewer = notes[:: max(2, len(groups))]
-            warnings.append("the notes of a long text did not fit into the context: some were left out")
-        notes = fewer
-
-
-def _groups(notes: Sequence[str], counts: Sequence[int], budget: int) -> list[list[str]]:
-    """Neighbouring notes that fit together. One that fills the budget alone is shortened to a safe size."""
-    groups: list[list[str]] = [[]]
-    filled = 0
-    for note, count in zip(notes, counts, strict=True):
-        if groups[-1] and filled + count > budget:
-            groups.append([])
-            filled = 0
-        groups[-1].append(note if count <= budget else note[: max(1, budget // 4)])
-        filled += count
-    return groups
-
-
-def _keep_to_limit(points: list[Point], plan: Plan, document: Document, warnings: list[str]) -> list[Point]:
-    if plan.style == "headline":
-        points = [replace(point, text=point.text.rstrip(".") or point.text) for point in points]
-    if plan.words is None:
-        return points
-    points = list(points)
-    while len(points) > 1 and not _within(points, plan):
-        quoted = [index for index, point in enumerate(points) if point.status == "extractive"]
-        del points[quoted[-1] if quoted else -1]
-    if _within(points, plan):
-        return points
-    for count in range(1, _TRIED + 1):  # the most central one that fits, not the first in the document
-        for whole in map(quote, document.central(count)):
-            for text in (whole.text, *beginnings(whole.text)):
-                if _within([replace(whole, text=text)], plan):
-                    return [replace(whole, text=text)]
-    warnings.append(f"a sentence was cut to keep to {plan.words} words")
-    most = max(1, plan.words - _markers(points, plan))
-    return [replace(points[0], text=shorten(points[0].text, most))]
-
-
-def _within(points: Sequence[Point], plan: Plan) -> bool:
-    said = sum(count_words(point.text) for point in points)
-    return plan.words is None or said <= max(1, plan.words - _markers(points, plan))
-
-
-def _markers(points: Sequence[Point], plan: Plan) -> int:
-    """Signs of Markdown count as words, since a reader of the raw text may count them."""
-    return 0 if plan.format == "plain" or plan.prose else len(points)
-
-
-def _render(points: Sequence[Point], plan: Plan) -> str:
-    markdown = plan.format == "markdown"
-    if plan.style == "headline":
-        return ("# " if markdown else "") + points[0].text
-    if plan.style == "key_points":
-        return "\n".join(("- " if markdown else "") + point.text for point in points)
-    text = ""
-    for point in points:
-        text += ("" if not text or text[-1] in _UNSPACED_ENDS else " ") + point.text
-    return text
-
-
-def _remarks(points: Sequence[Point], plan: Plan) -> list[str]:
-    remarks = []
-    quoted = sum(point.status == "extractive" for point in points)
-    if quoted:
-        remarks.append(f"{quoted} of {len(points)} statements are sentences of the document itself")
-    if plan.language is not None:
-        remarks.append(
-            f"statements in {plan.language} about a text in another language were checked by numbers and names only; "
-            "sentences of the document keep its language"
-        )
-    return remarks
+def _joined(points: Sequence[Point]) -> str:
+    return " ".join(point.text for point in points)

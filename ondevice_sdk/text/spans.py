@@ -1,9 +1,10 @@
 """Where in a document a statement comes from, and whether the document bears it out.
 
-Lexical evidence only, the same in every language: rare shared words weigh more than common ones, and a number, a name
-or a negation that the sources lack speaks against the statement. It cannot judge meaning: "supported" says that the
-words are there, in one sentence of the document or in two close ones, and that all numbers of the statement stand in
-one of them, by the same words.
+Lexical evidence only: rare shared words weigh more than common ones, and a number, a name, a negation or an opposite
+that the document lacks speaks against the statement. Two questions are told apart. "Supported" is strict, for what is
+shown as the document's: the words are there, or English ones that stand for them, in one sentence or in two close ones,
+and all numbers stand in one of them, by the same words. "Faithful" is for a summary that somebody else wrote, in words
+of its own: nothing in it is known to be wrong (see `claims`).
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ondevice_sdk.text.split import CLOSERS, SENTENCE_ENDS, paragraphs, sentences
+from ondevice_sdk.text.claims import DOUBTFUL_FROM, Doubt, Evidence, doubt_of
+from ondevice_sdk.text.split import CLOSERS, SENTENCE_ENDS, paragraphs, sentences, touched, words
 from ondevice_sdk.text.terms import clauses, content_words, counted, dangles, denies, names, numbers, stem
 from ondevice_sdk.types import Span
 
 __all__ = ["Document", "Support", "find_all"]
 
-SUPPORTED_FROM = 0.7  # share of a statement's weighted words that its sources hold
-KNOWN_FROM = 0.88  # share of its words that the document uses at all: one foreign word in nine may pass
+SUPPORTED_FROM = 0.6  # share of a statement's weighted words that its sources hold; at 0.5 more spliced sentences pass
+KNOWN_FROM = 0.8  # share of its words that the document uses at all, or words that stand for them
 _CLOSE = 3  # sentences; what stands further apart is not joined into one statement
 _OPEN_ENDED = ("?", "？", '"', "”", "»")  # noqa: RUF001  (questions and lines of a dialogue say little alone)
 _BESIDE = 4  # content words between a number and the word that says what it is of
+_SYNONYM = 0.7  # what a word that stands for another brings, of the weight of this
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +38,43 @@ class Support:
     score: float
     known: float
     contradicted: bool  # a number, name or negation of the statement is not in the sources, or the other way round
+    doubts: tuple[Doubt, ...] = ()  # what the whole document has against the statement
 
     @property
     def supported(self) -> bool:
         """Whether the statement may be shown as the document's."""
         return bool(self.spans) and not self.contradicted and self.score >= SUPPORTED_FROM and self.known >= KNOWN_FROM
 
+    @property
+    def doubt(self) -> float:
+        """How much speaks against the statement, from 0 to 1. That nothing does is no proof: see `supported`."""
+        return doubt_of(self.doubts)
+
+    @property
+    def faithful(self) -> bool:
+        """Whether nothing shows that the statement, written in words of its own, says what the document does not."""
+        return self.doubt < DOUBTFUL_FROM
+
 
 @dataclass(slots=True)
 class Document:
-    """A text, indexed once so that many statements can be looked up in it."""
+    """A text, indexed once so that many statements can be looked up in it.
+
+    Sentences that touch a span of `aside` are not looked at: they are neither sources nor quoted.
+    """
 
     text: str = field(repr=False)
+    aside: Sequence[Span] = field(default=(), repr=False)
     sentences: list[Span] = field(init=False, repr=False)
     _terms: list[frozenset[str]] = field(init=False, repr=False)
     _where: dict[str, list[int]] = field(init=False, repr=False)
     _headings: frozenset[int] = field(init=False, repr=False)
+    _evidence: Evidence | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        self.sentences = sentences(self.text)
+        found = sentences(self.text)
+        apart = set(touched(found, self.aside))
+        self.sentences = [span for index, span in enumerate(found) if index not in apart] or found
         self._terms = [frozenset(content_words(span.text)) for span in self.sentences]
         where: defaultdict[str, list[int]] = defaultdict(list)
         for index, terms in enumerate(self._terms):
@@ -66,16 +87,30 @@ class Document:
         """Whether a sentence of the document is a heading: alone in its paragraph and without a full stop."""
         return span.start in self._headings
 
-    def support(self, statement: str) -> Support:
-        """Find the one sentence, or the two close ones, that bear out a statement best, and weigh them."""
+    def support(self, statement: str, near: Sequence[Span] = ()) -> Support:
+        """Find the one sentence, or the two close ones, that bear out a statement best, and weigh them.
+
+        Args:
+            statement: one sentence, in the language of the document.
+            near: sentences of the document that something else than its words, such as embeddings, holds to be close.
+                One that means more of the statement than the best by words is taken for the source.
+        """
+        evidence = self._evidence = self._evidence or Evidence(self.sentences)
+        forms = {stem(word): word for word in words(statement)}
         terms = list(dict.fromkeys(content_words(statement)))
         weights = {term: self._weight(term) for term in terms}
         total = sum(weights.values())
         if not terms or not self.sentences:
             return Support((), 0.0, 0.0, contradicted=False)
         first, gained = self._best(terms, weights)
+        for index in touched(self.sentences, near):
+            meant = [self._meant(terms, weights, forms, each) for each in (first, index) if each is not None]
+            if first is None or meant[1] > meant[0]:
+                first = index
+                gained = sum(weights[term] for term in terms if term in self._terms[first])
         if first is None:
-            return Support((), 0.0, 0.0, contradicted=bool(numbers(statement)))
+            doubts = tuple(evidence.doubts(statement, ()))
+            return Support((), 0.0, 0.0, contradicted=bool(numbers(statement)), doubts=doubts)
         rest = [term for term in terms if term not in self._terms[first]]
         second, more = self._best(rest, weights, within=range(first - _CLOSE, first + _CLOSE + 1))
         chosen = [first]
@@ -83,14 +118,20 @@ class Document:
         if second is not None and more >= 0.15 * total:
             chosen.append(second)
             gained += more
+        lacking = [term for term in terms if not any(term in self._terms[index] for index in chosen)]
+        gained += _SYNONYM * sum(
+            weights[term] for term in lacking if any(evidence.means_in(forms[term], index) for index in chosen)
+        )
         spans = tuple(self.sentences[index] for index in sorted(chosen))
+        doubts = tuple(evidence.doubts(statement, chosen))
         wrong = (
-            self._contradicts(statement, spans)
+            doubt_of(doubts) >= DOUBTFUL_FROM
+            or self._contradicts(statement, spans)
             or (len(chosen) > 1 and self._mixes(statement, *chosen))
             or (bool(numbers(statement)) and self._strays(statement, terms, chosen))
         )
-        known = sum(1 for term in terms if term in self._where) / len(terms)
-        return Support(spans, gained / total, known, wrong)
+        known = sum(1 for term in terms if term in self._where or evidence.means(forms[term])) / len(terms)
+        return Support(spans, gained / total, known, wrong, doubts)
 
     def central(self, count: int, skip: Iterable[Span] = ()) -> list[Span]:
         """The sentences that speak for the text best: frequent words, early, of readable length, not alike.
@@ -127,6 +168,12 @@ class Document:
         }
         best, _ = self._best(terms, {term: self._weight(term) for term in terms}, skip=skipped)
         return None if best is None else self.sentences[best]
+
+    def _meant(self, terms: list[str], weights: dict[str, float], forms: dict[str, str], index: int) -> float:
+        """The weight of the terms that a sentence has, or has words for."""
+        evidence = self._evidence
+        assert evidence is not None
+        return sum(weights[term] for term in terms if evidence.means_in(forms[term], index))
 
     def _weight(self, term: str) -> float:
         """Inverse document frequency; a word that the document lacks weighs like its rarest one."""

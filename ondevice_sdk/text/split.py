@@ -10,7 +10,8 @@ guesses wrong moves a border; it never loses a character.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from ondevice_sdk.errors import ConfigurationError
@@ -25,6 +26,7 @@ __all__ = [
     "cover",
     "paragraphs",
     "sentences",
+    "touched",
     "words",
 ]
 
@@ -126,6 +128,18 @@ def cover(text: str, spans: list[Span]) -> list[Span]:
         return [Span(0, len(text), text)] if text else []
     starts = [0, *(span.start for span in spans[1:]), len(text)]
     return [Span(start, end, text[start:end]) for start, end in pairwise(starts)]
+
+
+def touched(spans: Sequence[Span], others: Iterable[Span]) -> list[int]:
+    """Which of some spans in order, without overlaps, share a character with one of the others."""
+    ends = [span.end for span in spans]
+    found: set[int] = set()
+    for other in others:
+        index = bisect_right(ends, other.start)
+        while index < len(spans) and spans[index].start < other.end:
+            found.add(index)
+            index += 1
+    return sorted(found)
 
 
 def words(text: str) -> list[str]:

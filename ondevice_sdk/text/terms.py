@@ -8,7 +8,20 @@ import re
 
 from ondevice_sdk.text.split import sentences, words
 
-__all__ = ["clauses", "content_words", "counted", "dangles", "denies", "is_number", "names", "numbers", "stem"]
+__all__ = [
+    "amounts",
+    "clauses",
+    "content_words",
+    "counted",
+    "dangles",
+    "denies",
+    "is_function_word",
+    "is_negation",
+    "is_number",
+    "names",
+    "numbers",
+    "stem",
+]
 
 _FUNCTION_WORDS = frozenset(
     "a an the and or but nor so yet if then than that this these those there here it its he she they we you i him her "
@@ -22,6 +35,7 @@ _NEGATIONS = frozenset(
     "weren't hasn't haven't hadn't wouldn't shouldn't couldn't nicht kein keine keinen keiner nie ne pas jamais sin "
     "nunca não nem non mai не ни нет никогда".split()
 )
+_LACKS = frozenset("unable fail fails failed failing refuse refuses refused lack lacks lacked lacking".split())
 _DANGLING = frozenset(
     "it he she they his her their its this that these those such so then there but and or yet also however therefore "
     "thus moreover furthermore instead otherwise meanwhile similarly er sie es dies diese il elle ils elles cela él "
@@ -39,6 +53,12 @@ _GROUPED = re.compile(r"\d{1,3}(?:[.,]\d{3})+")
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 _YEAR = re.compile(r"1\d{3}|2[01]\d{2}")
 _NAME = re.compile(r"(?<![.!?:])\s[\"'“(]*+([A-ZÀ-ÖØ-ÞА-ЯΑ-Ω][\w’']++)")
+_AMOUNT = re.compile(
+    rf"(?<![\w.,])(\d++(?:[.,]\d++)*+|(?:{'|'.join(word for word in _NUMBER_WORDS if word != 'one')})\b)[ -]?+"
+    r"(days?|weeks?|months?|years?|hours?|minutes?|seconds?|percent|per cent|%|euros?|dollars?|pounds?|cents?|thousand|"
+    r"million|billion|times)(?!\w)",
+    re.IGNORECASE,
+)
 _FIRST_WORD = re.compile(r"\W*+\w++")
 _CLAUSE_END = re.compile(r"[,;:.!?()–—][\"'”’»)]*+\s|\s(?:and|but|while|und|aber|et|mais|y|pero)\s")
 
@@ -58,6 +78,16 @@ def numbers(text: str) -> frozenset[str]:
     for match in _NUMBER.finditer(text):
         found.add(_plain_number(match.group()))
     return frozenset(found - {"1"})
+
+
+def amounts(text: str) -> frozenset[tuple[str, str]]:
+    """Numbers with an English unit of time, money or share right behind them."""
+    found: set[tuple[str, str]] = set()
+    for number, unit in _AMOUNT.findall(text):
+        plain = unit.casefold().removesuffix("s")
+        value = _NUMBER_WORDS.get(number.casefold()) or _plain_number(number)
+        found.add((value, "%" if plain in ("percent", "per cent") else plain))
+    return frozenset(found)
 
 
 def is_number(term: str) -> bool:
@@ -94,6 +124,16 @@ def names(text: str) -> list[str]:
 def denies(text: str) -> bool:
     """Whether a text has a word of negation."""
     return not _NEGATIONS.isdisjoint(word.replace("’", "'") for word in words(text))
+
+
+def is_negation(word: str) -> bool:
+    """Whether a word in lower case denies or says that something is lacking."""
+    return word in _NEGATIONS or word in _LACKS or word.endswith("n't")
+
+
+def is_function_word(word: str) -> bool:
+    """Whether a word in lower case carries no meaning of its own."""
+    return word in _FUNCTION_WORDS
 
 
 def dangles(text: str) -> bool:

@@ -40,7 +40,9 @@ class TestLlamaCpp(BackendContract):
 def load(path: Path, **change: Any) -> LlamaCppRunner:
     options = LoadOptions(context_tokens=2048, max_sequences=4, threads=1, batch_tokens=128)
     model = LocalModel("smollm2-135m-instruct", "int4", "gguf", str(path), "")
-    return LlamaCppBackend().load(model, replace(options, **change))
+    runner = LlamaCppBackend().load(model, replace(options, **change))
+    assert isinstance(runner, LlamaCppRunner)
+    return runner
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import pytest
 
 from ondevice_sdk.backends.api import Batch, LoadOptions, LocalModel
 from ondevice_sdk.backends.llama_cpp import LlamaCppBackend, synthetic
+from ondevice_sdk.backends.llama_cpp.runner import LlamaCppRunner
 from ondevice_sdk.catalogue import gguf, layout
 from ondevice_sdk.errors import ConfigurationError, StoreError
 from ondevice_sdk.types import ModelShape
@@ -30,6 +31,7 @@ def test_a_random_model_runs(tmp_path: Path, quantisation: str) -> None:
     assert sum(header.tensor_types.values()) == sum(tensor.values for tensor in layout.tensors(SMALL, quantisation))
     options = LoadOptions(context_tokens=64, max_sequences=1, threads=1, batch_tokens=8)
     runner = LlamaCppBackend().load(LocalModel("random", "", "gguf", str(path), ""), options)
+    assert isinstance(runner, LlamaCppRunner)
     try:
         batch = Batch()
         for position in range(4):

@@ -11,7 +11,8 @@ from ondevice_sdk import catalogue
 from ondevice_sdk.catalogue import ModelSpec
 from ondevice_sdk.errors import ConfigurationError
 
-SPECS = catalogue.load()
+SPECS = [spec for spec in catalogue.load() if not spec.embeds]
+EMBEDDERS = [spec for spec in catalogue.load() if spec.embeds]
 
 VALID = """
 [[model]]
@@ -123,9 +124,22 @@ def test_terms_that_ask_for_a_yes_are_marked(spec: ModelSpec) -> None:
     assert spec.must_accept == spec.name.startswith(("llama-", "gemma-"))
 
 
+@pytest.mark.parametrize("spec", EMBEDDERS, ids=lambda spec: spec.name)
+def test_an_entry_of_an_embedder_is_complete(spec: ModelSpec) -> None:
+    shape = spec.shape
+    layers = shape.layers * (4 * shape.width * shape.width + 2 * shape.width * shape.feed_forward)
+    tables = (shape.vocabulary + shape.context_tokens) * shape.width
+    assert layers + tables == pytest.approx(shape.parameters, rel=0.01)
+    assert not spec.chat
+    assert spec.name == catalogue.EMBEDDER
+    assert [variant.size(shape) for variant in spec.variants if variant.checked]
+
+
 def test_only_what_was_run_is_called_checked() -> None:
-    checked = [f"{spec.name}:{variant.name}" for spec in SPECS for variant in spec.variants if variant.checked]
-    assert checked == ["smollm2-135m-instruct:int4"]
+    checked = [
+        f"{spec.name}:{variant.name}" for spec in catalogue.load() for variant in spec.variants if variant.checked
+    ]
+    assert checked == ["smollm2-135m-instruct:int4", "all-minilm-l6-v2:f16"]
 
 
 def test_the_default_is_the_smallest_and_checked() -> None:

@@ -71,10 +71,22 @@ def test_choice(tmp_path: Path, choices: tuple[str, ...]) -> None:
         assert result.finish_reason == "stop"
 
 
-def test_too_few_tokens_end_by_length(tmp_path: Path) -> None:
-    result = write(tmp_path, Grammar("regex", "[0-9]{20}"), tokens=5)
-    assert result.finish_reason == "length"
-    assert len(result.text) == 5
+def test_an_output_is_complete_when_its_tokens_run_out(tmp_path: Path) -> None:
+    result = write(tmp_path, Grammar("regex", "[0-9]{20}x*"), tokens=25, sampling=HOT)
+    assert re.fullmatch("[0-9]{20}x*", result.text)
+    item = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    grammar = schema({"type": "array", "items": {**item, "additionalProperties": False}})
+    result = write(tmp_path, grammar, '[{"name":"a very long name that does not end in time"}]', tokens=30)
+    assert (result.text, result.finish_reason) == ('[{"name":"a very long name "}]', "length")
+
+
+def test_too_few_tokens_for_any_output_are_refused_before_it_is_begun(tmp_path: Path) -> None:
+    grammar = Grammar("regex", "[0-9]{20}")
+    (event,) = drain(echo_engine(tmp_path), {"a": Generate(chat("x"), 5, grammar=grammar)})["a"]
+    assert isinstance(event, Failed)
+    assert event.error.code == "output_invalid"
+    assert event.error.hint == "max_tokens has to be at least 20"
+    assert write(tmp_path, grammar, tokens=20).text.isdecimal()
 
 
 def test_ignore_eos_with_a_grammar_ends_where_nothing_may_follow(tmp_path: Path) -> None:
@@ -87,10 +99,10 @@ def test_ignore_eos_with_a_grammar_ends_where_nothing_may_follow(tmp_path: Path)
 def test_refusal_names_keyword_and_path_but_no_text(tmp_path: Path) -> None:
     event = refusal(
         tmp_path,
-        schema({"type": "object", "properties": {"secret/a": {"type": "array", "contains": {"const": "hidden"}}}}),
+        schema({"type": "object", "properties": {"secret/a": {"type": "string", "pattern": "\\p{hidden}"}}}),
     )
     assert event.error.code == "schema_unsupported"
-    assert event.error.data == {"path": "/properties/secret~1a", "keyword": "contains"}
+    assert event.error.data == {"path": "/properties/secret~1a", "keyword": "pattern"}
     assert "hidden" not in event.error.message
 
 

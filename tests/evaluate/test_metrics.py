@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ondevice_sdk.evaluate import metrics
-from ondevice_sdk.evaluate.metrics import Counts, Labelled, Scored
+from ondevice_sdk.evaluate.metrics import Counts, Labelled, Ranked, Scored
 
 
 def test_accuracy_counts_no_answer_as_wrong() -> None:
@@ -70,6 +70,15 @@ def test_recall_at_precision_by_hand() -> None:
 def test_recall_at_precision_cannot_split_equal_scores() -> None:
     assert metrics.recall_at_precision([Scored(True, 0.9), Scored(False, 0.9)]) == 0.0
     assert metrics.recall_at_precision([Scored(False, 0.9)]) == 0.0
+
+
+def test_ranked_recall_by_hand() -> None:
+    # 0.9: two of two right; 0.8: one of two, three of four in all; 0.5: one of one, four of five. Five are wanted.
+    rows = [Ranked(((0.9, True), (0.8, False)), 2), Ranked(((0.9, True), (0.8, True), (0.5, True)), 3)]
+    assert metrics.ranked_recall(rows, 0.9) == pytest.approx(2 / 5)
+    assert metrics.ranked_recall(rows, 0.75) == pytest.approx(4 / 5)
+    assert metrics.ranked_recall([Ranked(((0.9, True), (0.9, False)), 1)]) == 0
+    assert metrics.ranked_recall([Ranked((), 0)]) == 1
 
 
 def test_balanced_accuracy_by_hand() -> None:

@@ -29,10 +29,10 @@ REVIEWS: list[dict[str, JsonValue]] = [
 
 def test_a_folder_is_measured_and_absent_sets_are_named(echo: Client, write: Write) -> None:
     folder = write("sentiment_movie_sentences", REVIEWS).parent
-    write("qa_fairytale", [{"context": SECRET, "question": SECRET}])
+    write("instr_mt_bench", [{"prompt": SECRET}])
     seen: list[Progress] = []
     report = evaluate(echo, data=folder, rows=2, command="a command", on_progress=seen.append)
-    assert {row.set for row in report.rows} == {"sentiment_movie_sentences", "qa_fairytale"}
+    assert {row.set for row in report.rows} == {"sentiment_movie_sentences", "instr_mt_bench"}
     assert {skipped.set for skipped in report.skipped} == {each.name for each in SETS} - {
         row.set for row in report.rows
     }
@@ -40,7 +40,7 @@ def test_a_folder_is_measured_and_absent_sets_are_named(echo: Client, write: Wri
     assert accuracy.rows == 2
     assert accuracy.best_naive is not None
     assert accuracy.best_naive.figure.value == 1
-    missing = next(row for row in report.rows if row.set == "qa_fairytale")
+    missing = next(row for row in report.rows if row.set == "instr_mt_bench")
     assert missing.sdk is None
     assert "not available" in missing.note
     assert (report.model, report.backend, report.command) == (model_name(echo.model), "echo", "a command")

@@ -1,7 +1,8 @@
 """An app that uses every feature with random words in all its texts. Run as `python -m tests.privacy.canary_app ORDER`.
 
-The order is JSON: `model`, a file; `echo`, whether that repeats what it is told; `slow`, `failing`, `crashing`: echo
-models; `words`, the random words by name; `record` and `outputs`, files to write. Directories of workers are kept.
+The order is JSON: `model` and `embedder`, files; `echo`, whether the model repeats what it is told; `slow`, `failing`,
+`crashing`: echo models; `words`, the random words by name; `record` and `outputs`, files to write. Directories of
+workers are kept.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class App:
             "generate regex",
             lambda: ai.generate(self.prompt, output_type=re.compile(f"{word['stop']} [a-z]"), max_tokens=200),
         )
+        yield "generate tools", lambda: self.tooled(ai)
         yield "stream", lambda: self.streamed(ai)
         yield "events", lambda: list(ai.stream(self.prompt, **small).events())
         yield "stream cancelled", lambda: self.cancelled(ai)
@@ -110,9 +112,9 @@ class App:
         yield "generate_many raise", lambda: list(ai.generate_many([self.prompt, " "], **small))
         yield "count_tokens", lambda: [ai.count_tokens(text), ai.count_tokens(self.messages())]
         yield "prewarm", lambda: ai.prewarm(f"A beginning with {word['prefix']}.")
-        for name in ("redact", "embed"):  # where there is such a feature
-            if hasattr(ai, name):
-                yield name, partial(getattr(ai, name), [text] if name == "embed" else text)
+        yield "embed", lambda: ai.embed([text, self.prompt, text * 5])
+        if hasattr(ai, "redact"):  # where there is such a feature
+            yield "redact", partial(ai.redact, text)
 
     def errors(self, ai: Client) -> Iterator[tuple[str, Callable[[], object]]]:
         text, word = self.document, self.words
@@ -126,6 +128,7 @@ class App:
         yield "invalid regex", lambda: ai.generate(text, output_type=re.compile(word["stop"] * 2), **stop_early)
         yield "invalid json", lambda: ai.generate(text, output_type=list[int], **stop_early)
         yield "invalid type", lambda: ai.generate(text, output_type=self.output_type, **stop_early)
+        yield "half a tool call", lambda: self.half_called(ai)
         yield "deadline", lambda: ai.generate(text, timeout=0)
         yield "deadline of a stream", lambda: ai.stream(text, timeout=0).result()
         yield "schema pattern", lambda: ai.generate(text, output_type=re.compile(f"(?={word['schema']})"))
@@ -141,6 +144,9 @@ class App:
         yield "surrogate document", lambda: ai.summarise(text + "\udfff")
         yield "role", lambda: any_ai.generate([Message(text, text)])  # type: ignore[arg-type]
         yield "no message", lambda: any_ai.generate([text])
+        yield "surrogate to embed", lambda: ai.embed([text, self.prompt + "\ud800"])
+        yield "bytes to embed", lambda: any_ai.embed([text.encode()])
+        yield "no embedder", lambda: Client(self.order["model"], embedder=word["option"]).embed(text)
         yield "bytes", lambda: any_ai.summarise(text.encode())
         yield "tools", lambda: ai.generate(text, tools=[len])
         yield "adapter", lambda: ai.generate(text, adapter=word["option"])
@@ -178,11 +184,28 @@ class App:
             self.record.value("open stream", stream)
             return [stream, stream.result(), *map(TextDelta, deltas)]
 
+    def half_called(self, ai: Client) -> object:
+        def rooms(city: str) -> None:
+            """Look up the free rooms of a city."""
+
+        return ai.generate(f"Which rooms are free in the city of {self.words['prompt']}?", tools=[rooms], max_tokens=2)
+
     def cancelled(self, ai: Client) -> object:
         with ai.stream(self.prompt, ignore_eos=True, max_tokens=400, temperature=0) as stream:
             next(iter(stream))
             stream.cancel()
             return stream.result()
+
+    def tooled(self, ai: Client) -> object:
+        def rooms(city: str) -> str:
+            """Look up the free rooms of a city."""
+            return f"two in {city}"
+
+        chat = ai.chat(self.system)
+        answer = chat.send(f"Which rooms are free in the city of {self.words['prompt']}?", tools=[rooms], max_tokens=60)
+        (call,) = answer.tool_calls
+        self.record.value("tool call", [call, call.run(), call.reply(call.run())])
+        return [answer, call, chat.send(call.reply(call.run()), **self.small)]
 
     def talk(self, ai: Client) -> object:
         chat = ai.chat(self.system)
@@ -210,7 +233,8 @@ class App:
 
     def run(self) -> None:
         model = self.order["model"]
-        with Client(model, context=CONTEXT, on_load=self.progress) as ai:
+        embedder = self.order["embedder"]
+        with Client(model, context=CONTEXT, embedder=embedder, on_load=self.progress) as ai:
             ai.prewarm()
             self.record.value("client", [ai, ai._pipeline, ai._pipeline._executor, vars(ai).keys()])
             for name, use in (*self.tasks(ai), *self.errors(ai)):
@@ -308,7 +332,7 @@ class App:
         async def many(results: Any) -> list[object]:
             return [result async for result in results]
 
-        async with AsyncClient(model, context=CONTEXT) as ai:
+        async with AsyncClient(model, context=CONTEXT, embedder=self.order["embedder"]) as ai:
             await attempt("prewarm", ai.prewarm(f"A beginning with {self.words['prefix']}."))
             await attempt("summarise", ai.summarise(text, style="tldr"))
             await attempt("analyse", ai.analyse(text, self.labels))
@@ -316,9 +340,9 @@ class App:
             await attempt("count_tokens", ai.count_tokens(text))
             await attempt("too long", ai.generate(text * 100))
             await attempt("deadline", ai.generate(text, timeout=0))
-            for name in ("redact", "embed"):
-                if hasattr(ai, name):
-                    await attempt(name, getattr(ai, name)([text] if name == "embed" else text))
+            await attempt("embed", ai.embed([text]))
+            if hasattr(ai, "redact"):
+                await attempt("redact", ai.redact(text))
             texts = [text, ""]
             await attempt("summarise_many", many(ai.summarise_many(texts, length=8, on_error="return")))
             await attempt("analyse_many", many(ai.analyse_many(texts, forms.Sentiment, on_error="return")))

@@ -22,6 +22,7 @@ from ondevice_sdk import AsyncClient, Client, PrefixCache, errors
 from ondevice_sdk.chat import Chat
 from ondevice_sdk.privacy import policy
 from ondevice_sdk.stream import Stream
+from tests.bert import make_embedder
 
 from .canary_run import ROOT, SHARED, Ran, beginnings, environment, run_app
 from .canary_search import Search, disguises, random_word
@@ -127,6 +128,7 @@ def echo_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "slow": make("slow", delay_s=0.01),
         "failing": make("failing", fail_at_token=500),
         "crashing": make("crashing", crash_at_token=500),
+        "embedder": str(make_embedder(place / "tiny")),
     }
 
 
@@ -154,7 +156,7 @@ def test_everything_was_used(ran: Ran) -> None:
     assert set(outcomes.values()) >= ENDS
     for name in ("summarise tldr", "analyse Topics", "analyse labels", "analyse schema", "generate", "stream",
                  "events", "stream cancelled", "chat", "generate_many", "count_tokens", "prewarm",
-                 "async chat"):  # fmt: skip
+                 "embed", "async embed", "async chat"):  # fmt: skip
         assert outcomes[name] == "returned", outcomes[name]
     for name in ("too long", "too long context", "too long prefix", "chat too long", "async too long"):
         assert outcomes[name] == "InputTooLong"

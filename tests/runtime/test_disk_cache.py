@@ -21,6 +21,7 @@ from ondevice_sdk import AsyncClient, Client, MemoryKey, PrefixCache, errors
 from ondevice_sdk.backends.api import LoadOptions, LocalModel
 from ondevice_sdk.backends.echo import EchoBackend
 from ondevice_sdk.backends.llama_cpp import LlamaCppBackend, synthetic
+from ondevice_sdk.backends.llama_cpp.runner import LlamaCppRunner
 from ondevice_sdk.privacy.vault import CallerKey, ScopedKey
 from ondevice_sdk.runtime import Executor, prefixes, protocol
 from ondevice_sdk.runtime.prefixes import Prefixes, binding
@@ -106,6 +107,7 @@ def test_models_whose_rotation_depends_on_the_context_have_states_of_their_own_f
     def version(path: Path, context: int) -> str:
         options = LoadOptions(context_tokens=context, max_sequences=1, threads=1)
         runner = LlamaCppBackend().load(LocalModel("random", "", "gguf", str(path), ""), options)
+        assert isinstance(runner, LlamaCppRunner)
         runner.close()
         return runner.state_version
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from random import Random
 from typing import get_args
 
@@ -38,7 +39,7 @@ needs = st.builds(
 @st.composite
 def catalogues(draw: st.DrawFn) -> list[ModelSpec]:
     count = draw(st.integers(0, 4))
-    return [
+    made = [
         spec(
             f"m{index}",
             draw(st.integers(10 * MB, 8 * GB)),
@@ -48,6 +49,7 @@ def catalogues(draw: st.DrawFn) -> list[ModelSpec]:
         )
         for index in range(count)
     ]
+    return [replace(each, embeds=draw(st.booleans())) for each in made]
 
 
 def accepted(selection: Selection) -> set[tuple[str, str, str]]:
@@ -64,13 +66,17 @@ def test_every_candidate_is_ranked_or_rejected(machine: DeviceProfile, specs: li
     assert ranks == list(range(1, len(ranks) + 1))
     assert all(each.rank is not None for each in selection.candidates[: len(ranks)])  # the ranked come first
     assert selection.chosen == (selection.candidates[0] if ranks else None)
-    wanted = [each for each in specs if need.model in (None, each.name)]
+    fitting = [each for each in specs if each.embeds == (need.task == "embed")]
+    wanted = fitting if need.model is None else [each for each in specs if each.name == need.model]
     assert len(selection.candidates) == len(wanted) * 2 * len(OFFERS)
     assert selection.reason
     for each in selection.candidates:
         assert each.rank is None or each.memory_bytes <= usable_memory(machine)
+        assert each.rank is None or each.name in {spec.name for spec in fitting}
         assert each.installed == ((each.name, each.variant) in INSTALLED)
-        assert all(0 < value < math.inf for value in (each.ttft_s, each.prefill_tokens_per_s, each.decode_tokens_per_s))
+        assert all(0 < value < math.inf for value in (each.ttft_s, each.prefill_tokens_per_s))
+        writes = not next(spec.embeds for spec in specs if spec.name == each.name)
+        assert 0 < each.decode_tokens_per_s < math.inf if writes else each.decode_tokens_per_s == 0
 
 
 @settings(max_examples=150, deadline=None)

@@ -23,7 +23,8 @@ from ondevice_sdk.types import Candidate, DeviceProfile, Prefer, Selection
 from .support import GB, MB, device, offer, spec
 
 NOTHING: frozenset[tuple[str, str]] = frozenset()
-SPECS = catalogue.load()
+SPECS = [spec for spec in catalogue.load() if not spec.embeds]
+EMBEDDERS = [spec for spec in catalogue.load() if spec.embeds]
 OFFERS = [offer()]
 
 
@@ -278,3 +279,23 @@ def test_a_need_that_makes_no_sense(values: dict[str, str], problem: str) -> Non
 def test_an_offer_keeps_its_hint() -> None:
     made = BackendOffer("x", frozenset(), False, "missing", "pip install it", estimate=offer().estimate)
     assert made.hint == "pip install it"
+
+
+def test_models_are_weighed_for_their_own_kind_of_work() -> None:
+    def names(need: Need) -> dict[str, str | None]:
+        selection = select(device(), catalogue.load(), OFFERS, NOTHING, need)
+        return {each.name: each.rejected for each in selection.candidates}
+
+    assert [*names(Need("embed"))] == [spec.name for spec in EMBEDDERS]
+    assert {*names(Need()), *names(Need("summarise"))} == {spec.name for spec in SPECS}
+    assert names(Need("embed"))[EMBEDDERS[0].name] is None
+    assert names(Need(model=EMBEDDERS[0].name)) == {EMBEDDERS[0].name: "gives embeddings, and writes no text"}
+    assert names(Need("embed", model=SPECS[0].name)) == {SPECS[0].name: "writes text, and gives no embeddings"}
+
+
+def test_a_model_that_gives_embeddings_is_loaded_with_its_own_context() -> None:
+    (spec,) = EMBEDDERS
+    for need in (Need("embed"), Need("embed", tokens=5000), Need("embed", prefer="memory")):
+        made = plan(device(), spec, spec.variants[0], OFFERS[0], need)
+        assert (made.options.context_tokens, made.fits) == (256, True)
+        assert made.memory_bytes < 200 * MB

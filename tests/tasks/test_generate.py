@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from ondevice_sdk.backends.api import Chat, Grammar, Message
-from ondevice_sdk.errors import ConfigurationError, OutputInvalid, SchemaUnsupported, Unsupported
+from ondevice_sdk.errors import ConfigurationError, OutputInvalid, SchemaUnsupported
 from ondevice_sdk.tasks import count_tokens, generate, prewarm
 from ondevice_sdk.tasks.flow import run_with
 from ondevice_sdk.tasks.schema import grammar_for
@@ -165,12 +165,6 @@ def test_types_that_cannot_be_a_constraint(form: Any) -> None:
     with pytest.raises(SchemaUnsupported) as caught:
         run("Q", writes("x"), output_type=form)
     assert caught.value.keyword
-
-
-def test_tools_are_refused() -> None:
-    with pytest.raises(Unsupported) as caught:
-        run("Q", writes("x"), tools=[print])
-    assert caught.value.capability == "tools"
 
 
 def test_counting_and_warming() -> None:

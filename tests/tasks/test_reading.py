@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ondevice_sdk.backends.api import Chat, Message
 from ondevice_sdk.errors import InputTooLong
 from ondevice_sdk.tasks.flow import run_with
-from ondevice_sdk.tasks.reading import Room, readable, split_to_fit
+from ondevice_sdk.tasks.reading import Room, even_groups, readable, split_to_fit
 
 from .models import FakeModel, tokens
 
@@ -49,3 +49,30 @@ def test_no_room_for_text_is_refused_with_figures() -> None:
 
 def test_readable_shortens_white_space_only() -> None:
     assert readable(" a     b\n\n\n\n c ") == "a b\n\nc"
+
+
+def test_chunks_begin_with_sections_where_there_are_some() -> None:
+    def section(number: int) -> str:
+        body = " ".join(f"Sentence {each} of section {number} is here to be read." for each in range(9))
+        return f"Section {number}\n\n{body}\n\n{body}\n\n"
+
+    text = "".join(section(number) for number in range(30))
+    chunks = run_with(split_to_fit(text, [Room(FRAME, 200)], 8192), FakeModel())
+    assert len(chunks) > 2
+    assert all(chunk.text.startswith("Section") for chunk in chunks)
+
+
+def test_chunks_begin_with_turns_of_a_transcript() -> None:
+    turn = "{}: I think that this is a long turn. It has some sentences. Nobody should cut it into two parts here.\n"
+    text = "".join(turn.format("Ann" if number % 2 else "Bob") for number in range(300))
+    chunks = run_with(split_to_fit(text, [Room(FRAME, 200)], 8192), FakeModel())
+    assert len(chunks) > 2
+    assert all(chunk.text.startswith(("Ann:", "Bob:")) for chunk in chunks)
+
+
+def test_groups_of_notes_are_even_and_fit() -> None:
+    notes = [f"note {number}" for number in range(21)]
+    groups = even_groups(notes, [10] * 21, 100)
+    assert [len(group) for group in groups] == [7, 7, 7]
+    assert [note for group in groups for note in group] == notes
+    assert even_groups(["x" * 99], [500], 100) == [["x" * 25]]

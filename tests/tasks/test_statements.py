@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from ondevice_sdk.tasks.statements import check, clean, parse, point_of
+from ondevice_sdk.tasks.picking import Picker
+from ondevice_sdk.tasks.plan import plan_for
+from ondevice_sdk.tasks.statements import clean, parse, point_of, sift
 from ondevice_sdk.text.spans import Document
 
 REPORT = (
@@ -29,20 +31,23 @@ def test_of_two_points_that_say_the_same_the_fuller_one_stays() -> None:
         "The bridge is 412 metres long and has a deck of 1,250 places.",
         "The council decides in September.",
     ]
-    points = check(said, DOCUMENT, 2)
+    points, failed = sift(said, DOCUMENT)
     assert [point.text for point in points] == [said[1], said[3]]
     assert {point.status for point in points} == {"supported"}
+    assert failed == []
 
 
 def test_a_heading_says_nothing_but_is_a_headline() -> None:
     heading = "Report of the bridge inspection"
-    assert all(point.text != heading for point in check([heading], DOCUMENT, 3))
-    assert [point.text for point in check([heading], DOCUMENT, 1, headline=True)] == [heading]
+    assert sift([heading], DOCUMENT) == ([], [])
+    points, _ = sift([heading], DOCUMENT, headline=True)
+    assert [point.text for point in points] == [heading]
 
 
 def test_nothing_is_said_twice_whatever_the_model_repeats() -> None:
+    picker = Picker(DOCUMENT, plan_for("key_points", "medium", "plain", None, None))
     for said in (["The repair costs 47 million crowns."] * 5, ["The repair costs 48 million crowns."] * 5, []):
-        points = check(said, DOCUMENT, 5)
+        points = picker.pick(sift(said, DOCUMENT)[0])
         assert len({point.text for point in points}) == len(points) == 5
         assert len({point.sources for point in points}) == 5
 

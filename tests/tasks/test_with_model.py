@@ -195,6 +195,39 @@ def test_tasks_on_one_document_read_it_once(ai: Client) -> None:
     read = ai.summarise(document).usage
     assert read.cached_tokens < 0.5 * tokens
     ai.generate("Something else.", max_tokens=4)  # the document is no longer what the cache held last
-    form: Any = {"type": "object", "properties": {"costly": {"type": "boolean"}}, "required": ["costly"]}
+    form: Any = {"anyOf": [{"type": "integer"}, {"type": "boolean"}], "description": "Was it costly?"}
     for usage in (ai.analyse(document, form).usage, ai.generate(f"{document}\n\nWho said so?", max_tokens=4).usage):
         assert usage.cached_tokens >= 0.8 * tokens
+
+
+def test_a_fact_in_a_long_text_is_found_with_its_place(ai: Client) -> None:
+    fact = "The ferry from Oskarin to Teld costs exactly 17 crowns and 40 pence."
+    text = "\n\n".join([f"{ARTICLE} This was number {n}." if n != 150 else fact for n in range(200)])
+    form: Any = {
+        "type": "object",
+        "properties": {
+            "fare": {"type": ["string", "null"], "description": "How much does the ferry from Oskarin to Teld cost?"},
+            "cook": {"type": ["string", "null"], "description": "Who is the cook of the submarine Gull?"},
+        },
+    }
+    found = ai.analyse(text, form)
+    assert found.output == {"fare": "17 crowns and 40 pence", "cook": None}
+    (proof,) = found.evidence
+    assert proof.path == "/fare"
+    assert text[proof.start : proof.end] == proof.text == "17 crowns and 40 pence"
+    assert text.index(fact) < proof.start < text.index(fact) + len(fact)
+
+
+def test_ingredients_are_read_line_by_line(ai: Client) -> None:
+    form: Any = {
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ("quantity", "unit", "food")},
+        },
+    }
+    text = "1 can corn\n1/2 cup milk\nsalt\n2 teaspoons paprika"
+    found = ai.analyse(text, form)
+    assert any(item.items() >= {"quantity": "1/2", "unit": "cup"}.items() for item in found.output)
+    assert all(text[proof.start : proof.end] == proof.text for proof in found.evidence)
+    assert {proof.path.split("/")[1] for proof in found.evidence} == {str(n) for n in range(len(found.output))}

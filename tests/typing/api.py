@@ -13,14 +13,18 @@ from ondevice_sdk import (
     AsyncClient,
     CallerKey,
     Client,
+    Embeddings,
     Entities,
     Generation,
     JsonValue,
     Message,
     PrefixCache,
+    Redaction,
     Selection,
     Sentiment,
     Summary,
+    Tool,
+    ToolCall,
     models,
 )
 
@@ -54,6 +58,8 @@ def sync(ai: Client) -> None:
     assert_type(ai.summarize("text"), Summary)
     assert_type(ai.analyse("text", Sentiment), Analysis[Sentiment])
     assert_type(ai.analyze("text", Entities), Analysis[Entities])
+    assert_type(ai.redact("text", kinds=["name"], min_confidence=0.4), Redaction)
+    assert_type(ai.redact("text").restore(), str)
     assert_type(ai.analyse("text", Colour, examples=[("sky", Colour.BLUE)]), Analysis[Colour])
     assert_type(ai.analyse("text", Literal["spam", "ham"]), Analysis[Literal["spam", "ham"]])
     assert_type(ai.analyse("text", Invoice, abstain_below=0.5), Analysis[Invoice])
@@ -75,7 +81,13 @@ def sync(ai: Client) -> None:
     assert_type(ai.generate_many(["a"], max_tokens=3), Iterator[Generation[str]])
     assert_type(ai.generate_many(["a"], output_type=Invoice), Iterator[Generation[Invoice]])
     assert_type(ai.chat("be brief").send("hello"), Generation[str])
+    answer = ai.generate("prompt", tools=[len, Tool("name", "what for", {"type": "object"})])
+    assert_type(answer, Generation[str])
+    assert_type(answer.tool_calls, tuple[ToolCall, ...])
+    assert_type(ai.chat(messages=[Message("user", "a")]).send(answer.tool_calls[0].reply(5)), Generation[str])
     assert_type(ai.explain("summarise", 8000), Selection)
+    assert_type(ai.embed(["one", "two"]), Embeddings)
+    assert_type(ai.embed(f"text {number}" for number in range(3)).nearest([0.5, 0.5]), tuple[tuple[int, float], ...])
     assert_type(ai.count_tokens("text"), int)
     assert_type(ai.context_length, int)
 
@@ -85,6 +97,7 @@ async def asynchronous(ai: AsyncClient) -> None:
     assert_type(await ai.analyse("text", Sentiment), Analysis[Sentiment])
     assert_type(await ai.analyse("text", Literal["spam", "ham"]), Analysis[Literal["spam", "ham"]])
     assert_type(await ai.generate("prompt", output_type=Person), Generation[Person])
+    assert_type((await ai.embed("text")).dimensions, int)
     async with ai.stream("prompt") as stream:
         async for delta in stream:
             assert_type(delta, str)

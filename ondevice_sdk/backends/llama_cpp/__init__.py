@@ -27,6 +27,7 @@ from ondevice_sdk.catalogue.gguf import read_header
 from ondevice_sdk.errors import BackendUnavailable, LoadFailed
 
 if TYPE_CHECKING:
+    from ondevice_sdk.backends.llama_cpp.embedder import LlamaCppEmbedder
     from ondevice_sdk.backends.llama_cpp.runner import LlamaCppRunner
 
 __all__ = ["LlamaCppBackend"]
@@ -53,7 +54,7 @@ class LlamaCppBackend(Backend):
         missing = [name for name in _NEEDED if not _installed(name)]
         if missing:
             return Probe(False, f"not installed: {', '.join(missing)}", _HINT)
-        capabilities = {*RUNNER_CAPABILITIES, Capability.CHAT, Capability.BATCH}
+        capabilities = {*RUNNER_CAPABILITIES, Capability.CHAT, Capability.BATCH, Capability.EMBED}
         if _installed("llguidance"):
             capabilities.add(Capability.SCHEMA)
         return Probe(True, capabilities=frozenset(capabilities))
@@ -99,8 +100,8 @@ class LlamaCppBackend(Backend):
 
         import ondevice_sdk.backends.llama_cpp.runner  # noqa: F401
 
-    def load(self, model: LocalModel, options: LoadOptions) -> LlamaCppRunner:
-        """Check the file's header, then load it.
+    def load(self, model: LocalModel, options: LoadOptions) -> LlamaCppRunner | LlamaCppEmbedder:
+        """Check the file's header, then load it: as what gives embeddings where it says that it does.
 
         Raises:
             ModelCorrupt, ModelUnsupported, LoadFailed, BackendUnavailable.
@@ -112,6 +113,10 @@ class LlamaCppBackend(Backend):
             header = read_header(model.path)
         except OSError as error:
             raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
+        if header.embeds:
+            from ondevice_sdk.backends.llama_cpp.embedder import LlamaCppEmbedder
+
+            return LlamaCppEmbedder(model, header, options)
         return LlamaCppRunner(model, header, options)
 
 

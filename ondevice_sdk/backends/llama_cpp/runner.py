@@ -47,9 +47,9 @@ class LlamaCppRunner(ModelRunner):
         self._isolated: Lane | None = None
         try:
             with log.captured() as lines:
-                self._model = _load_model(model.path, header, options)
+                self._model = load_model(model.path, header, options)
                 if not self._model:
-                    raise _load_error(lines)
+                    raise load_error(lines)
                 self._describe(header)
                 self._open_context(options, lines)
                 self.state_version = self._state_version(header)
@@ -96,13 +96,13 @@ class LlamaCppRunner(ModelRunner):
             options.max_sequences,
             rows,
             max(_MAX_LOGITS, options.max_sequences),
-            options.threads or _usable_cores(),
+            options.threads or usable_cores(),
             options.kv_type,
         )
         try:
             self._shared = Lane(self._model, self._sizes, self.vocabulary)
         except LoadFailed:
-            raise _load_error(lines) from None
+            raise load_error(lines) from None
         self.cache_tokens = self._shared.tokens
         self.context_tokens = min(wanted, trained)
         self.max_sequences = options.max_sequences
@@ -233,14 +233,15 @@ class LlamaCppRunner(ModelRunner):
             self._model = None
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
     """Cores that this process may run on: llama.cpp's own default of four threads ignores the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _load_model(path: str, header: GgufHeader, options: LoadOptions) -> Any:
+def load_model(path: str, header: GgufHeader, options: LoadOptions) -> Any:
+    """Have llama.cpp load a file; nothing where it refuses, and `load_error` then says why."""
     import llama_cpp
 
     params = llama_cpp.llama_model_default_params()
@@ -286,7 +287,7 @@ _CORRUPT = re.compile(
 )
 
 
-def _load_error(lines: Iterable[str]) -> LoadFailed | ModelCorrupt | ModelUnsupported:
+def load_error(lines: Iterable[str]) -> LoadFailed | ModelCorrupt | ModelUnsupported:
     """The error that fits what llama.cpp logged."""
     text = "".join(lines)
     if match := re.search(r"unknown (?:model architecture|pre-tokenizer type|tokenizer)\b:? *'([^']*)'", text):

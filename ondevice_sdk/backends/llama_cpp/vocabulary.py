@@ -66,6 +66,13 @@ class Vocabulary:
                 tokens.append(piece)
         return tokens + self._plain("".join(run))
 
+    def around(self) -> tuple[list[int], list[int]]:
+        """The tokens that the model wants before and after a text."""
+        plain, whole = self._plain("a"), self._plain("a", special=True)
+        starts = (at for at in range(len(whole)) if whole[at : at + len(plain)] == plain)
+        start = next(starts, 0)
+        return whole[:start], whole[start + len(plain) :]
+
     def token_bytes(self, token: int) -> bytes:
         """Bytes of a token in the output; empty for control tokens."""
         known = self._bytes[token]
@@ -93,14 +100,14 @@ class Vocabulary:
                     start = match.start() + 1
             yield text[start:]
 
-    def _plain(self, text: str) -> list[int]:
+    def _plain(self, text: str, *, special: bool = False) -> list[int]:
         if not text:
             return []
         data = text.encode("utf-8", "replace")  # a lone surrogate has no UTF-8 form
         room = len(data) + 8
         for _ in range(2):
             tokens = (ctypes.c_int32 * room)()
-            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, False)
+            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, special, False)
             if count >= 0:
                 return tokens[:count]
             room = -count

@@ -23,7 +23,7 @@ MACRO_F1: Final = Metric("macro-F1", metrics.macro_f1)
 CALIBRATION: Final = Metric("calibration error", metrics.calibration_error, "lower")
 OUT_OF_SCOPE: Final = Metric("out-of-scope AUROC", metrics.auroc)
 
-_ANSWER_TOKENS = 24
+ANSWER_TOKENS: Final = 24  # of a naive prompt
 _FEELINGS = (
     Prompt("sentiment-ask", "{text}\n\nIs this text {labels}? Answer with one word."),
     Prompt("sentiment-first", "What is the sentiment of this text: {labels}?\n\nText: {text}\n\nSentiment:"),
@@ -65,21 +65,21 @@ class LabelMeasure:
 
     def rows(self, session: Session, sample: Sample) -> list[Row]:
         """Figures of the set."""
-        labels = self._labels(sample.whole)
+        labels = self.labels_of(sample.whole)
         gold = [record.string(self.label) for record in sample.records]
         for record, label in zip(sample.records, gold, strict=True):
             if label not in labels and label != self.outside:
                 raise record.fault(f"the label in {self.label!r} is none of the labels")
         texts = [record.string(self.text) for record in sample.records]
-        shown, form, prompts = _asked(self.family, labels)
+        shown, form, prompts = asked_of(self.family, labels)
         answers = session.analyse(texts, form)
         outcomes = [
             Labelled(label, None) if answer is None else Labelled(label, str(answer.output), answer.confidence)
             for label, answer in zip(gold, answers.values, strict=True)
         ]
         inside = [index for index, label in enumerate(gold) if label != self.outside]
-        fills = [{"text": texts[index], "labels": _listed(list(shown.values()))} for index in inside]
-        asked = session.ask(prompts, fills, _ANSWER_TOKENS)
+        fills = [{"text": texts[index], "labels": listed(list(shown.values()))} for index in inside]
+        asked = session.ask(prompts, fills, ANSWER_TOKENS)
         naive = {
             name: [Labelled(gold[index], parse_label(said, shown)) for index, said in zip(inside, given, strict=True)]
             for name, given in asked.answers.items()
@@ -99,7 +99,12 @@ class LabelMeasure:
             found.append(compare(About(sample.set, self.family), OUT_OF_SCOPE, Outcomes(scored)))
         return found
 
-    def _labels(self, records: Sequence[Record]) -> tuple[str, ...]:
+    def labels_of(self, records: Sequence[Record]) -> tuple[str, ...]:
+        """What to choose from: as given, else all labels of these rows but the one outside.
+
+        Raises:
+            ConfigurationError: fewer than two.
+        """
         found = self.labels or tuple(sorted({record.string(self.label) for record in records} - {self.outside}))
         if len(found) < 2:
             raise ConfigurationError("at least two labels are needed", hint="--labels invoice,letter,contract")
@@ -117,7 +122,7 @@ def parse_label(answer: str, shown: Mapping[str, str]) -> str | None:
     return None if best is None else best[2]
 
 
-def _asked(family: str, labels: Sequence[str]) -> tuple[dict[str, str], Any, tuple[Prompt, ...]]:
+def asked_of(family: str, labels: Sequence[str]) -> tuple[dict[str, str], Any, tuple[Prompt, ...]]:
     """The labels as a model reads them, the form for the SDK, and the naive prompts."""
     if family == "languages":
         return {language.value: language.name.title() for language in Languages}, Languages, _LANGUAGES
@@ -125,5 +130,6 @@ def _asked(family: str, labels: Sequence[str]) -> tuple[dict[str, str], Any, tup
     return {label: label.replace("_", " ") for label in labels}, Literal[tuple(labels)], prompts
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """Words as a choice: "a, b or c"."""
     return f"{', '.join(words[:-1])} or {words[-1]}"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ondevice_sdk.evaluate.data import Record
@@ -13,11 +13,15 @@ from ondevice_sdk.evaluate.session import Session
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The rows of a set that are measured, and all rows of it, from which labels and fields are read."""
+    """The rows of a set that are measured, and all rows of it, from which labels and fields are read.
+
+    `beside` are the rows of other sets that these refer to, such as documents.
+    """
 
     set: str
     records: Sequence[Record]
     whole: Sequence[Record]
+    beside: Mapping[str, Sequence[Record]] = field(default_factory=dict)
 
 
 class Measure(Protocol):

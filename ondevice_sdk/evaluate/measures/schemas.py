@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ondevice_sdk.errors import ConfigurationError, OnDeviceError, SchemaUnsupported
+from ondevice_sdk.errors import ConfigurationError, OnDeviceError, OutputInvalid, SchemaUnsupported
 from ondevice_sdk.evaluate.compare import About, Metric, Outcomes, compare
 from ondevice_sdk.evaluate.measures.extraction import first_json
 from ondevice_sdk.evaluate.measures.measure import Sample
@@ -28,11 +28,15 @@ _PROMPTS = (
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of a schema: was it accepted, was a value written to its end, and does that fit the schema."""
+    """What became of a schema: was it accepted, was a value written to its end, and does that fit the schema.
+
+    Where no value of the schema is as short as it would have to be, nothing is written.
+    """
 
     accepted: bool
     finished: bool
     valid: bool
+    too_long: bool = False
 
 
 def _acceptance(rows: Sequence[Written]) -> float:
@@ -43,6 +47,11 @@ def _validity(rows: Sequence[Written]) -> float:
     return sum(row.valid for row in rows) / len(rows)
 
 
+def _closed(rows: Sequence[Written]) -> float:
+    possible = [row for row in rows if row.accepted and not row.too_long]
+    return sum(row.valid for row in possible) / len(possible) if possible else 0.0
+
+
 def _kept(rows: Sequence[Written]) -> float:
     finished = [row for row in rows if row.finished]
     return sum(row.valid for row in finished) / len(finished) if finished else 0.0
@@ -51,13 +60,16 @@ def _kept(rows: Sequence[Written]) -> float:
 ACCEPTANCE: Final = Metric("schema acceptance", _acceptance)
 VALIDITY: Final = Metric("valid output", _validity)
 KEPT: Final = Metric("validity of finished", _kept)
+# Few enough that tokens run out in most schemas, many enough that some values fit.
+CLOSED: Final = {tokens: Metric(f"valid within {tokens} tokens", _closed) for tokens in (16, 48)}
 
 
 @dataclass(frozen=True, slots=True)
 class SchemaMeasure:
     """Acceptance, and validity as the jsonschema package sees it.
 
-    An answer that ran out of tokens is not finished, and not valid. References to other documents are not followed.
+    An answer that is not complete is not finished, and not valid. References to other documents are not followed.
+    Values are asked for with very few tokens too: of the schemas that have a value so short, all are to get one.
 
     Args:
         family: the word for `--only`.
@@ -72,7 +84,8 @@ class SchemaMeasure:
     def rows(self, session: Session, sample: Sample) -> list[Row]:
         """Figures of the set."""
         schemas = [record.mapping(self.schema) for record in sample.records]
-        results, seconds = session.fill([(_TASK, schema) for schema in schemas], self.max_tokens)
+        tasks = [(_TASK, schema) for schema in schemas]
+        results, seconds = session.fill(tasks, self.max_tokens)
         ours = [_written(schema, result) for schema, result in zip(schemas, results, strict=True)]
         fills = [{"schema": json.dumps(schema, separators=(",", ":"))[:_SHOWN]} for schema in schemas]
         asked = session.ask(_PROMPTS, fills, self.max_tokens)
@@ -82,11 +95,17 @@ class SchemaMeasure:
         }
         about = About(sample.set, self.family, seconds, asked.seconds, asked.noted(_note(results)))
         quiet = About(sample.set, self.family)
-        return [
+        rows = [
             compare(quiet, ACCEPTANCE, Outcomes(ours)),
             compare(quiet, KEPT, Outcomes(ours)),
             compare(about, VALIDITY, Outcomes(ours, naive)),
         ]
+        for tokens, metric in CLOSED.items():
+            short = session.fill(tasks, tokens)[0]
+            cut = [_written(schema, result) for schema, result in zip(schemas, short, strict=True)]
+            noted = About(sample.set, self.family, note=f"{sum(row.too_long for row in cut)} have no value so short")
+            rows.append(compare(noted, metric, Outcomes(cut)))
+        return rows
 
 
 def is_valid(value: JsonValue, schema: Mapping[str, JsonValue]) -> bool:
@@ -127,6 +146,8 @@ def _read(schema: Mapping[str, JsonValue], said: str) -> Written:
 
 
 def _written(schema: Mapping[str, JsonValue], result: Generation[JsonValue] | OnDeviceError) -> Written:
+    if isinstance(result, OutputInvalid) and not result.raw:
+        return Written(accepted=True, finished=False, valid=False, too_long=True)
     if isinstance(result, OnDeviceError):
         return Written(not isinstance(result, SchemaUnsupported), finished=False, valid=False)
     return Written(accepted=True, finished=True, valid=is_valid(result.output, schema))

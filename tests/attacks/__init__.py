@@ -1,0 +1,1 @@
+"""Attacks on tasks by the text they read: passages that try to steer the model, against the detector and the model."""
