@@ -366,8 +366,9 @@ class AsyncClient:
 
     async def prewarm(self, prefix: str | None = None) -> None:
         """See `Client.prewarm`."""
-        await in_thread(self._client.prewarm)
-        if prefix:
+        if prefix is None:
+            await in_thread(self._client.prewarm)
+        else:
             await self._run(prewarm_flow, prefix)
 
     async def availability(self, task: TaskName) -> Availability:

@@ -159,7 +159,7 @@ class Client:
         self._embedding = Pipeline(
             Chooser(replace(settings, prefix_cache=None), store, device, specs, embeds=True), on_load
         )
-        self._pipeline = Pipeline(Chooser(settings, store, device, specs), on_load, self._embedding)
+        self._pipeline = Pipeline(Chooser(settings, store, device, specs), on_load)
         self._learned = Learned()
 
     # --- tasks --------------------------------------------------------------------------------------------------------
@@ -413,9 +413,17 @@ class Client:
 
         While the worker of `embed` runs too, the report says of each protection what holds in both.
         """
-        with self._pipeline.loaded() as executor:
-            own = executor.report()
         from ondevice_sdk.privacy.report import joined
+
+        try:
+            with self._pipeline.loaded() as executor:
+                own = executor.report()
+        except (errors.ModelNotInstalled, errors.Unsupported) as error:  # it may be here to embed only
+            try:
+                with self._embedding.loaded() as executor:
+                    return executor.report()
+            except (errors.ModelNotInstalled, errors.Unsupported):
+                raise error from None
 
         embedding = self._embedding.running
         return own if embedding is None else joined(own, embedding.report())

@@ -16,7 +16,6 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from ondevice_sdk import errors
-from ondevice_sdk.backends.requests import Embed
 from ondevice_sdk.call import Call, ProgressCallback
 from ondevice_sdk.chooser import Chooser, Chosen
 from ondevice_sdk.prefix_cache import start_with
@@ -25,8 +24,7 @@ from ondevice_sdk.tasks.flow import Flow
 from ondevice_sdk.types import Progress
 
 if TYPE_CHECKING:
-    from ondevice_sdk.backends.requests import Request
-    from ondevice_sdk.runtime.executor import Executor, Ticket
+    from ondevice_sdk.runtime.executor import Executor
     from ondevice_sdk.runtime.prefixes import Prefixes
 
 T = TypeVar("T")
@@ -38,7 +36,6 @@ class Pipeline:
 
     chooser: Chooser
     on_load: ProgressCallback | None = None
-    embedding: Pipeline | None = None  # where requests for embeddings go that the own model cannot answer
     _executor: Executor | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)  # held while a model is chosen, loaded, unloaded
     _users: set[object] = field(default_factory=set)  # one for each call under way: the model stays loaded
@@ -115,35 +112,19 @@ class Pipeline:
         timeout: float | None = None,
     ) -> Call[T]:
         """Start a task. `make_flow` is given the context length in tokens."""
-        users = {self: self._enter()}  # of the models that the call uses
-        end = partial(_leave_all, users)
+        user = self._enter()
         try:
             executor = self.executor()
             return Call(
-                partial(self._submit, executor, users),
+                executor.submit,
                 make_flow(executor.loaded.context_tokens),
                 on_progress=on_progress,
                 timeout=timeout,
-                on_end=end,
+                on_end=partial(self._leave, user),
             )
         except BaseException:
-            end()
+            self._leave(user)
             raise
-
-    def _submit(self, executor: Executor, users: dict[Pipeline, object], request: Request) -> Ticket:
-        """Start a request on the model that can answer it."""
-        other = self.embedding
-        if isinstance(request, Embed) and other is not None:
-            try:
-                other.resolve()
-                if other not in users:
-                    users[other] = other._enter()
-                executor = other.executor()
-            except errors.ClientClosed:
-                raise
-            except errors.OnDeviceError:  # there is none: the own model says so in its answer
-                pass
-        return executor.submit(request)
 
     @property
     def running(self) -> Executor | None:
@@ -210,11 +191,6 @@ class Pipeline:
             if self._unload is not None:
                 self._unload.cancel()
                 self._unload = None
-
-
-def _leave_all(users: dict[Pipeline, object]) -> None:
-    for pipeline, user in users.items():
-        pipeline._leave(user)
 
 
 def _unload_idle(pipeline: weakref.ref[Pipeline]) -> None:

@@ -312,7 +312,10 @@ class ToolCall:
         if not isinstance(result, str):
             from pydantic_core import to_json
 
-            result = to_json(result, fallback=str).decode()
+            try:
+                result = to_json(result, fallback=str).decode()
+            except ValueError:  # bytes that are no text, or what holds itself
+                result = str(result)
         return Message("tool", f"Result of {self.name}: {result}")
 
 

@@ -1,7 +1,7 @@
 """What the embedding model is good for: speed, labels by the likeness of their names, and finding passages.
 
 Run: `python scripts/check_embeddings.py DATA`, the folder of the evaluation sets. Finding: for each question of
-`long_qa` the sentences of its document are ranked by words (BM25), by vectors, and by both as other tasks do it; for
+`long_qa` the sentences of its document are ranked by words (BM25), by vectors, and by both; for
 each of `long_needles` those of a document with the sentence put into its middle. Recall at k is the share of questions
 for which one of the k first sentences overlaps the evidence. Intervals are 95 % bootstrap intervals over questions.
 """
@@ -17,9 +17,10 @@ from typing import Any
 
 from ondevice_sdk import Client, Embeddings
 from ondevice_sdk.intervals import mean
-from ondevice_sdk.tasks.similar import WIDE, reranked
-from ondevice_sdk.text.retrieval import Index
+from ondevice_sdk.text.retrieval import Index, Passage
 
+MEANING = 0.5  # weight of the cosine beside the score by words (the best: 1)
+WIDE = 40  # sentences that are looked at again
 WAYS = ("words", "vectors", "both")
 AT = (1, 3, 5, 10, 20)
 
@@ -51,6 +52,13 @@ def labels(ai: Client, data: Path) -> str:
         float(names[known.nearest(vector, 1)[0][0]] == row["label"]) for vector, row in zip(vectors, texts, strict=True)
     ]
     return f"topic_sib200_en by names of labels: accuracy {mean(right)} on {len(right)} rows"
+
+
+def reranked(found: Sequence[Passage], close: Sequence[float]) -> list[Passage]:
+    """Passages in the order of words and meaning together."""
+    best = max((passage.score for passage in found), default=0.0) or 1.0
+    fit = [passage.score / best + MEANING * cosine for passage, cosine in zip(found, close, strict=True)]
+    return [found[at] for at in sorted(range(len(found)), key=lambda at: (-fit[at], at))]
 
 
 class Searched:

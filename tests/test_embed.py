@@ -18,11 +18,7 @@ import psutil
 import pytest
 
 from ondevice_sdk import AsyncClient, Client, errors, models
-from ondevice_sdk.backends.api import Embed, Embedded
-from ondevice_sdk.call import run
 from ondevice_sdk.store import Store
-from ondevice_sdk.tasks.flow import Flow, Step
-from ondevice_sdk.tasks.similar import similarities
 from ondevice_sdk.types import Progress
 from tests import bert
 
@@ -181,33 +177,6 @@ def test_neither_model_does_the_work_of_the_other(embedders: Store, echo_path: P
         assert ai.embed("a").dimensions == 32
     for selection in (Client(store=embedders).explain(), Client(store=embedders).explain("summarise")):
         assert "all-minilm-l6-v2" not in {each.name for each in selection.candidates}
-
-
-@pytest.mark.slow
-def test_other_tasks_ask_the_embedder(embedders: Store, echo_path: Path, store: Store) -> None:
-    def flow(*, context_tokens: int) -> Flow[Any]:
-        return similarities("the cat", ["the cat", "money bank 1 2 3"])
-
-    with Client(echo_path, store=embedders) as ai:
-        found = ai._pipeline.begin(lambda tokens: flow(context_tokens=tokens))
-        same, other = run(found)
-        assert same == pytest.approx(1, abs=1e-3)
-        assert other < same
-    with Client(echo_path, store=store) as ai:  # no embedder there
-        assert run(ai._pipeline.begin(lambda tokens: flow(context_tokens=tokens))) is None
-
-
-@pytest.mark.slow
-def test_an_embedder_stays_loaded_while_another_task_uses_it(embedders: Store, echo_path: Path) -> None:
-    def flow() -> Flow[int]:
-        done = 0
-        for _ in range(3):
-            (result,) = yield Step((Embed(("a",)),))
-            done += isinstance(result, Embedded)
-        return done
-
-    with Client(echo_path, store=embedders, keep_alive=0) as ai:
-        assert run(ai._pipeline.begin(lambda tokens: flow())) == 3
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from ondevice_sdk.bench.memory import children, peak_bytes
 from ondevice_sdk.bench.process import Child
 from ondevice_sdk.bench.report import batched_name
 from ondevice_sdk.bench.stations import Loaded, Served, Station, Target, cold, loaded, served
-from ondevice_sdk.bench.streams import ENDLESS, stream_speed
+from ondevice_sdk.bench.streams import endless, stream_speed
 from ondevice_sdk.device import bandwidth
 from ondevice_sdk.engine.prefix import GRID
 from ondevice_sdk.runtime.channel import Channel
@@ -175,7 +175,9 @@ def sampled(station: Served, turn: int) -> Sequence[Sample]:
 
 def schema(station: Served, turn: int) -> Sequence[Sample]:
     """The same held to a JSON schema, greedily; the bare library writes what it likes."""
-    return [_stream(station, turn, "schema_tokens_per_s", sampled=False, form=ENDLESS)]
+    return [
+        _stream(station, turn, "schema_tokens_per_s", sampled=False, form=endless(station.target.sizes.decode_tokens))
+    ]
 
 
 def _stream(

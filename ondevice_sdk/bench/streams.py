@@ -13,10 +13,12 @@ from ondevice_sdk.options import GenerateOptions
 from ondevice_sdk.stream import Stream
 from ondevice_sdk.types import JsonValue, PromptProgress, TextDelta
 
-ENDLESS: Final[Mapping[str, JsonValue]] = {  # a form that no answer of a benchmark is long enough to complete
-    "type": "array", "items": {"type": "string", "maxLength": 40}, "minItems": 500,
-}  # fmt: skip
 _ROOM: Final = 12  # times the tokens that are measured: a piece of text may be of as many as are written in one pass
+
+
+def endless(tokens: int) -> Mapping[str, JsonValue]:
+    """A form that so many tokens do not complete: an item takes three at least."""
+    return {"type": "array", "items": {"type": "string", "maxLength": 40}, "minItems": 2 * tokens}
 
 
 def stream_speed(

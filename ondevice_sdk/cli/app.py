@@ -279,7 +279,7 @@ def embed(
     as_json: Json = False,
 ) -> None:
     """Turn each line into a vector; empty lines are left out. Plain output has one vector on each line."""
-    lines = [line for line in output.read_text(file).splitlines() if line.strip()]
+    lines = [line for line in output.read_text(file).replace("\r\n", "\n").split("\n") if line.strip()]
     with (
         output.progress("embed", quiet=as_json) as on_progress,
         Client(embedder=model, privacy=privacy, on_load=on_progress) as ai,

@@ -163,6 +163,8 @@ class BatchedEngine(Engine):
     def forget(self) -> None:
         """See `Engine.forget`."""
         self._pool.forget()
+        if self._grammars is not None:
+            self._grammars.forget()
 
     def close(self) -> None:
         """See `Engine.close`."""

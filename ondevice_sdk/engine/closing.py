@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from json import dumps
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from ondevice_sdk.engine.schemas.bounds import ALWAYS, Need
 from ondevice_sdk.errors import OutputInvalid
 
 if TYPE_CHECKING:
-    from ondevice_sdk.engine.schemas.bounds import Need
     from ondevice_sdk.engine.schemas.unique import Watch
 
 _END: Final = 256  # of the byte vocabulary
@@ -242,7 +242,8 @@ class Budget:
     """Sees to it that a constrained output is complete when its tokens run out.
 
     Far from the end it does nothing. It looks for a completion when one might not fit any more, next when that might
-    have changed, and at last for every token, and lets no token pass after which none would fit.
+    have changed, and at last for every token, and lets no token pass after which none would fit. Where something is
+    watched that no grammar says, it does so from the first token on, as what is allowed may lead to where nothing is.
     """
 
     def __init__(self, constraint: Completing, limit: int) -> None:
@@ -254,7 +255,7 @@ class Budget:
         self._constraint = constraint
         self._limit = limit
         self._plan: list[int] | None = None
-        self.closed = False  # whether it had a say in the output
+        self.closed = False  # whether the output is another for want of room
         self._due = self._far(limit)
         if self._due > 0:
             return
@@ -281,17 +282,26 @@ class Budget:
         if plan and token == plan[0]:
             self._plan = plan[1:]
             return token
-        after = plan
-        if len(plan) >= left or not self._constraint.completes([token, *plan]):
-            after = self._constraint.completion(token, enough=left - 1) or []
-        if len(after) < left and self._constraint.completes([token, *after]):
+        # In most places one token stands for another of its kind, or before it.
+        after = next((each for each in (plan, plan[1:]) if self._completes(token, each, left)), None)
+        lacking = False
+        if after is None:
+            found = self._constraint.completion(token, enough=left - 1)
+            lacking = found is not None and len(found) >= left
+            after = found if found is not None and self._completes(token, found, left) else None
+        if after is not None:
             self._plan = after
             return token
-        self.closed = True
+        # Where nothing completes the token, it was not for want of room that it could not be written.
+        self.closed = self.closed or lacking or self._constraint.need != ALWAYS
         if not plan:
             return None
         self._plan = plan[1:]
         return plan[0]
+
+    def _completes(self, token: int, after: list[int], left: int) -> bool:
+        """Whether the token and these complete the output in time."""
+        return len(after) < left and self._constraint.completes([token, *after])
 
     def forced(self, tokens: list[int]) -> list[int]:
         """The tokens to write of those that have to come next: near the end those that the completion has too."""

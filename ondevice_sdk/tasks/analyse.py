@@ -26,8 +26,9 @@ from ondevice_sdk.text.injection import steering_warning
 from ondevice_sdk.text.split import check_text
 from ondevice_sdk.types import Analysis, JsonValue, Message, Usage
 
+# Tokens of a filled form, at least and at most (less in a small context). Chosen by eye.
 _LEAST_ANSWER = 64
-_ANSWER_TOKENS = 512  # most tokens of a filled form; less in a small context
+_ANSWER_TOKENS = 512
 
 
 def analyse(

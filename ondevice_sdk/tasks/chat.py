@@ -18,6 +18,8 @@ def messages_of(prompt: str | Sequence[Message], instructions: str | None = None
     Raises:
         ConfigurationError: nothing to answer, an unknown role, a system message in the middle, a lone surrogate.
     """
+    if not isinstance(prompt, Sequence):
+        raise ConfigurationError(f"prompt must be a str or messages, not {type(prompt).__name__}")
     messages = [Message("user", prompt)] if isinstance(prompt, str) else list(prompt)
     for index, message in enumerate(messages):
         if not isinstance(message, Message):

@@ -16,6 +16,7 @@ __all__ = ["language_of", "render", "speaks"]
 _TOLD = frozenset(
     "ar cs da de el en es fi fr he hi hu id it ja ko nl no nb pl pt ro ru sv th tr uk vi zh".split()
 )  # that `language_shares` knows
+# Both chosen by eye.
 _SURE_FROM = 0.3  # share of the best language, below which short words tell nothing
 _NEAR = 0.5  # of the best share: enough for a language, since near ones share their short words
 

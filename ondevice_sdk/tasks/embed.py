@@ -66,7 +66,7 @@ class _Done:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    text: str
+    text: str = field(repr=False)
     tokens: int = 1
 
 
@@ -99,7 +99,9 @@ def _vectors(texts: list[str], done: _Done, whole: int) -> Flow[list[array[float
         for result in results:
             if not isinstance(result, Embedded):
                 raise GenerationFailed("the engine answered a request for embeddings with something else")
-            found += (array("f", vector) for vector in result.vectors)
+            for vector in result.vectors:
+                known = found or done.vectors
+                found.append(_unit(vector, len(known[0]) if known else 0))
             done.usage += result.usage
     return found
 
@@ -121,7 +123,8 @@ def _parts(texts: list[str], limit: int) -> Flow[list[list[_Part]]]:
 
 def _split(text: str, limit: int) -> Flow[list[_Part]]:
     """Neighbouring sentences together as far as they fit; a sentence that is too long itself in pieces."""
-    atoms = [(span.start, span.end) for span in sentences(text, longest=limit)]
+    starts = [span.start for span in sentences(text, longest=limit)]
+    atoms = list(zip(starts, [*starts[1:], len(text)], strict=True))  # what is between sentences may be tokens too
     counts = yield from _count([text[start:end] for start, end in atoms])
     if any(count > limit for count in counts):
         small = max(1, limit // _TOKENS_PER_CHARACTER)
@@ -154,6 +157,18 @@ def _count(texts: list[str]) -> Flow[list[int]]:
             raise GenerationFailed("the engine answered a token count with something else")
         counts += result.counts
     return counts
+
+
+def _unit(vector: Sequence[float], width: int) -> array[float]:
+    """The vector with length 1.
+
+    Raises:
+        GenerationFailed: it has no direction, or another width than those before (0: there are none).
+    """
+    length = math.hypot(*vector)
+    if not 0 < length < math.inf or width not in (0, len(vector)):
+        raise GenerationFailed("the engine gave a vector without a direction, or of another width")
+    return array("f", vector if abs(length - 1) < 1e-3 else (value / length for value in vector))
 
 
 def _mean(vectors: list[array[float]], weights: list[int]) -> array[float]:

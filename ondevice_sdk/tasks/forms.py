@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Self
 
-from ondevice_sdk.text.phrases import key_phrases
+from ondevice_sdk.text.keyphrases import ranked_phrases
 from ondevice_sdk.text.terms import content_words
 from ondevice_sdk.types import JsonValue, Span
 
@@ -96,7 +96,7 @@ class Topics(TextForm):
         foreign = set(content_words(" ".join((cls.shown[0], *_strings(cls.shown[1]))))) - set(content_words(text))
         topics = [topic.strip() for topic in _strings(value) if foreign.isdisjoint(content_words(topic))]
         found = {topic.casefold(): topic for topic in topics}
-        return cls(tuple(found.values()) or tuple(key_phrases(text, 3)))
+        return cls(tuple(found.values()) or tuple(phrase.text for phrase in ranked_phrases(text, 3)))
 
 
 @dataclass(frozen=True, slots=True)

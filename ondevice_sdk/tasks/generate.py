@@ -132,6 +132,8 @@ def _check_number(name: str, value: object, low: float, high: float, *, open_low
 
 
 def _checked_stop(stop: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(stop, Sequence):
+        raise ConfigurationError(f"stop must be strings, not {type(stop).__name__}")
     strings = (stop,) if isinstance(stop, str) else tuple(stop)
     for index, string in enumerate(strings):
         if not isinstance(string, str) or not string:

@@ -13,6 +13,7 @@ from ondevice_sdk.text.split import count_words
 from ondevice_sdk.types import Analysis, Usage
 
 _UNDETERMINED = "und"
+# All but `_SHARP` chosen by eye.
 _CLEAR_FROM = 0.5  # share of the evidence, from which the model is not asked
 _READ = 2000  # characters that the model reads
 _FEW_WORDS = 12  # fewer may well have no common word, so that nothing can be told from that
@@ -45,11 +46,11 @@ def detect_language(
     else:
         known = {label: value for label, value in labels.items() if label != _UNDETERMINED}
         scored = yield from score_labels(
-            text[:_READ],
+            text.strip()[:_READ],
             form,
             known,
             context_tokens=context_tokens,
-            examples=examples,
+            examples=[each for each in examples if each[1] in known],
             abstain_below=None,
             learned=learned,
         )

@@ -25,7 +25,7 @@ _AROUND = 120  # bytes shown on each side of a candidate, within its sentence
 _MOST_PLACES = 2  # places of one name that are shown to the model: what follows of a long text is judged by these
 _AT_ONCE = 256  # requests of a step, after each of which progress is told
 _LONGEST = 200  # bytes of a candidate that is shown
-_ECHO = 0.9  # how much of the confidence in "Anna Meier" a later "Meier" gets at least
+_ECHO = 0.9  # how much of the confidence in "Anna Meier" a later "Meier" gets at least; by eye
 
 _SHOWN = (  # invented; every kind twice, and the easy mistakes: a first word of a sentence, a thing with a name
     ("Last week Tom Reed drove from Lisbon to Porto.", "Tom Reed", "person"),

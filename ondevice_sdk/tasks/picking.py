@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from ondevice_sdk.tasks.plan import Plan
 from ondevice_sdk.tasks.statements import quote, say_same
-from ondevice_sdk.text.phrases import key_phrases
+from ondevice_sdk.text.keyphrases import ranked_phrases
 from ondevice_sdk.text.salience import Salience
 from ondevice_sdk.text.shorten import shorter
 from ondevice_sdk.text.spans import Document
@@ -26,6 +26,7 @@ _LEAST_OWN = 5  # words of the model that are preferred to a sentence of the doc
 # More for the model's own words, under a limit of words: of 0 to 2, from 0.3 to 0.6 did best (SciTLDR, 47 rows: ROUGE-1
 # 0.38 with a third of quotations; with 0 three quarters are quotations, with 2 it is 0.35).
 _OWN = 0.6
+# These two chosen by eye.
 _MEANT = 0.3  # more for a sentence that a statement of the model came from which did not hold
 _SHORTENED = 0.1  # less for a sentence that has to be shortened: a whole one reads better
 _PHRASES = 20  # key phrases tried as a headline where no sentence is short enough
@@ -67,7 +68,7 @@ class Picker:
             if not chosen:
                 self._take(chosen, [*own, *self._quotes], near, 0)
             if not chosen and self.plan.style == "headline":
-                self._take(chosen, self._phrases(), near, 0)
+                chosen = [point for point in self._phrases() if self.fits(point)][:1]
         elif not chosen:
             self._take(chosen, own, frozenset(), 0)
         if self.plan.style == "headline":
@@ -83,7 +84,8 @@ class Picker:
         return max(self._quotes, key=lambda point: (self._worth(point), -_place(point)))
 
     def _take(self, chosen: list[Point], pool: Iterable[Point], near: frozenset[int], least: int) -> None:
-        ranked = self._ranked(pool, near)[: _WEIGHED * (self.plan.most_statements + 1)]
+        every, most = self._ranked(pool, near), _WEIGHED * (self.plan.most_statements + 1)
+        ranked, rest = every[:most], every[most:]
         while ranked and len(chosen) < self.plan.most_statements:
             room = self._room(chosen)
             if chosen and room is not None and room < _LEAST_FILLER:
@@ -99,8 +101,9 @@ class Picker:
                 if fitted is not None and not any(say_same(fitted.text, other.text) for other in chosen):
                     worth -= 0.0 if fitted.text == point.text else _SHORTENED
                     best = (worth, point, fitted) if best is None or worth > best[0] else best
-            if best is None:
-                return
+            if best is None:  # all of these are said already, or too long
+                ranked, rest = rest[:most], rest[most:]
+                continue
             ranked = [each for each in ranked if each[1] is not best[1]]
             chosen.append(best[2])
 
@@ -161,11 +164,8 @@ class Picker:
         return label if point.status == "extractive" or point.text.startswith(label) else ""
 
     def _phrases(self) -> Iterator[Point]:
-        text = self.document.text
-        for phrase in key_phrases(text, _PHRASES):
-            start = text.find(phrase)
-            if start >= 0:
-                yield Point(phrase[0].upper() + phrase[1:], (Span(start, start + len(phrase), phrase),), "extractive")
+        for phrase in ranked_phrases(self.document.text, _PHRASES):
+            yield Point(phrase.text[0].upper() + phrase.text[1:], phrase.spans[:1], "extractive")
 
 
 def _place(point: Point) -> int:

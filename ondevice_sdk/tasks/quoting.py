@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -20,11 +20,11 @@ __all__ = ["QUOTING", "find_entities", "find_key_phrases", "find_personal_data"]
 
 ENTITY_LEAST: Final = 0.3  # chance of an entity, and of a piece of personal data: best F1 of cross-validation, flat
 PERSONAL_LEAST: Final = 0.3  # from 0.25 to 0.4; what is taken out in vain does less harm than what is overlooked
-_PHRASES = 10
+_PHRASES = 10  # of a text; by eye
 _KINDS = MappingProxyType({"person": "name", "place": "place", "organisation": "organisation"})
 _POSTCODE = re.compile(r" (\d{4,6}|\d{3} \d{2}|\d{4}-\d{3})(?![\w.,-]*\d|\w)", re.ASCII)
 _YEAR = re.compile(r"(?:19|20)\d\d")
-_AFTER_PLACE = 0.9  # a number of the length of a postcode after a place is one, as surely as that is a place, nearly
+_AFTER_PLACE = 0.9  # what looks like a postcode after a place is one, nearly as surely as that is a place; by eye
 
 
 def find_entities(text: str, *, context_tokens: int) -> Flow[Analysis[Entities]]:
@@ -37,13 +37,17 @@ def find_entities(text: str, *, context_tokens: int) -> Flow[Analysis[Entities]]
 
 
 def find_personal_data(
-    text: str, *, context_tokens: int, least: float = PERSONAL_LEAST
+    text: str, *, context_tokens: int, least: float = PERSONAL_LEAST, kinds: Collection[str] | None = None
 ) -> Flow[Analysis[PersonalData]]:
-    """What has the form of personal data, and names of people, places and organisations."""
+    """What has the form of personal data, and names of people, places and organisations; of some `kinds`, or of all.
+
+    What is of another kind hides nothing of these kinds that it overlaps.
+    """
     named, usage = yield from find_names(text, context_tokens=context_tokens)
     formal = [Cut(found.span, found.kind, found.confidence) for found in find_personal(text)]
     names = [Cut(name.span, _KINDS[name.kind], name.confidence) for name in named]
-    cuts = [cut for cut in [*formal, *names, *_postcodes(text, named)] if cut.confidence >= least]
+    every = (cut for cut in [*formal, *names, *_postcodes(text, named)] if cut.confidence >= least)
+    cuts = [cut for cut in every if kinds is None or cut.kind in kinds]
     checked = {(cut.span.text, cut.kind) for cut in formal}
     items = [
         PersonalItem(said, kind, spans, (said, kind) in checked, sure)

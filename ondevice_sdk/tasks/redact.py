@@ -43,8 +43,10 @@ def redact(
     wanted = _checked_kinds(kinds)
     if isinstance(min_confidence, bool) or not isinstance(min_confidence, int | float) or not 0 <= min_confidence <= 1:
         raise ConfigurationError("min_confidence must be a probability, from 0 to 1")
-    analysis = yield from find_personal_data(text, context_tokens=context_tokens, least=float(min_confidence))
-    items = [item for item in analysis.output.items if item.kind in wanted]
+    analysis = yield from find_personal_data(
+        text, context_tokens=context_tokens, least=float(min_confidence), kinds=wanted
+    )
+    items = analysis.output.items
     cuts = without_overlaps([*_found(items), *_repeated(text, items)])
     replaced, replacements = redacted(text, cuts)
     return Redaction(replaced, replacements, usage=analysis.usage)
@@ -67,19 +69,21 @@ def _found(items: Sequence[PersonalItem]) -> Iterator[Cut]:
 
 def _repeated(text: str, items: Sequence[PersonalItem]) -> Iterator[Cut]:
     """All places of what was found, as whole words and in the same letter case, in one pass over the text."""
-    by_beginning: dict[str, list[PersonalItem]] = {}
+    by_beginning: dict[str, dict[int, dict[str, PersonalItem]]] = {}  # two characters -> length -> text
     for item in sorted(items, key=lambda item: -len(item.text)):
         if item.kind not in _NOT_REPEATED and len(item.text) > 1:
-            by_beginning.setdefault(item.text[:2], []).append(item)
+            sizes = by_beginning.setdefault(item.text[:2], {})
+            sizes.setdefault(len(item.text), {}).setdefault(item.text, item)
     if not by_beginning:
         return
     end = 0
     for match in re.finditer(f"(?=({'|'.join(map(re.escape, by_beginning))}))", text):
         start = match.start()
-        for item in by_beginning[match[1]] if start >= end else ():
-            if text.startswith(item.text, start) and _is_whole(text, start, start + len(item.text)):
-                end = start + len(item.text)
-                yield Cut(Span(start, end, item.text), item.kind, item.confidence)
+        for size, same in by_beginning[match[1]].items() if start >= end else ():
+            known = same.get(text[start : start + size])
+            if known is not None and _is_whole(text, start, start + size):
+                end = start + size
+                yield Cut(Span(start, end, known.text), known.kind, known.confidence)
                 break
 
 

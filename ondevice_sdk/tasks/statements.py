@@ -13,7 +13,8 @@ from ondevice_sdk.text.split import SENTENCE_ENDS, sentences, words
 from ondevice_sdk.text.terms import content_words, numbers
 from ondevice_sdk.types import Point, Span
 
-_MARKER = re.compile(r"\A\s*+(?:(?:[-*+•–—·▪◦‣#>]++|\(?\d{1,2}[.):]|\(?[a-zA-Z][.)])\s++)++")
+_MARKER = re.compile(r"\A\s*+(?:(?:[-*+•–—·▪◦‣#>]++|\(?\d{1,2}[.):]|\(?[a-z][.)]|\(?[A-Z]\))\s++)++")
+_STRONG = re.compile(r"(?<!\w)\*\*(?=\S)([^\n]{1,300}?)(?<=\S)\*\*(?!\w)")
 _LABEL = re.compile(
     r"\A(?:headline|title|summary|teaser|tl;?dr|answer|(?:rewritten )?statement|sentence|key points?|point \d+|"
     r"fact \d+)\s*:\s*",
@@ -25,7 +26,8 @@ _ABOUT = re.compile(
     re.I,
 )
 _OPENING = re.compile(r"(?:sure|certainly|of course|here(?:'s| is| are)|below (?:is|are)|the following)\b[^.]*:", re.I)
-_QUOTES = "\"'“”‘’«»*_`# "
+_QUOTES = "\"'“”‘’«»*`# "
+# All four chosen by eye.
 _GIST_FROM = 0.5  # share of a headline's weighted words in its sources: it may join more than two sentences
 _LEAST_VARIED = 0.5  # different words of a statement: fewer are a model that goes round in circles
 _RUN = 5  # words that a sentence of people does not have twice; a model that goes round in circles does
@@ -55,13 +57,14 @@ def parse(answer: str, instruction: str, *, complete: bool = True, prose: bool =
 
 
 def clean(line: str) -> str:
-    """One line without bullet, number, label, emphasis and outer quotes."""
+    """One line without bullet, number, label, emphasis and outer quotes; what may be its own sense stays."""
     line = _MARKER.sub("", f"{line} ", count=1).strip()
-    line = _LABEL.sub("", line.replace("**", "").replace("__", ""), count=1).strip()
+    line = _LABEL.sub("", _STRONG.sub(r"\1", line), count=1).strip()
     said = _ABOUT.sub("", line, count=1)
     line = line if said == line else said[:1].upper() + said[1:]
-    if line[:1] in _QUOTES and line[-1:] in _QUOTES:
-        line = line.strip(_QUOTES)
+    inner = line.strip(_QUOTES)
+    if line[:1] in _QUOTES and line[-1:] in _QUOTES and not {line[:1], line[-1:]} & {*inner}:
+        line = inner
     for opening, closing in ("“”", "«»", '""'):
         odd = line.count(opening) % 2 == 1 if opening == closing else line.count(opening) != line.count(closing)
         if odd:

@@ -21,6 +21,7 @@ from ondevice_sdk.text.split import check_encodable, check_text, count_words
 from ondevice_sdk.types import Coverage, Format, Length, Point, Span, Style, Summary, Usage
 
 _FEW_WORDS = 6  # a text with fewer is its own summary
+_FEW_TO_TELL = 20  # words; that the language of so few cannot be told says nothing about it; by eye
 _NOTES_TOKENS = TOKENS_PER_STATEMENT * (NOTES + 1)
 _REPAIR_TOKENS = 2 * TOKENS_PER_STATEMENT
 _EVIDENCE_CHARS = 600  # of the sentences around the one that a statement seems to come from
@@ -41,7 +42,9 @@ class _Tally:
         if self.seed is not None:
             sampling = replace(sampling, temperature=0.7, seed=self.seed)
         distinct = dict.fromkeys(prompts)
-        results = yield Step(tuple(Generate(prompt, max_tokens, sampling) for prompt in distinct), stage)
+        same = self.seed is not None  # a seed is to give the same again, whatever else runs or is cached
+        requests = tuple(Generate(prompt, max_tokens, sampling, deterministic=same) for prompt in distinct)
+        results = yield Step(requests, stage)
         answers: dict[Chat, Generated] = {}
         for prompt, result in zip(distinct, results, strict=True):
             if not isinstance(result, Generated):
@@ -75,7 +78,13 @@ class _Task:
         self.shown = without(self.text, aside)
         self.document = Document(self.text, aside)
         self.picker = Picker(self.document, self.plan)
-        self.translated = self.plan.language is not None and speaks(self.text, self.plan.language) is not True
+        spoken = True if self.plan.language is None else speaks(self.text, self.plan.language)
+        untold = spoken is None and language_of(self.text) is None and count_words(self.text[:1000]) < _FEW_TO_TELL
+        self.translated = spoken is not True and not untold
+        if untold:
+            self.warnings.append(
+                f"whether the text is in {self.plan.language} cannot be told: the summary is in the text's language"
+            )
 
     def run(self) -> Flow[Summary]:
         points: list[Point] = []

@@ -53,6 +53,7 @@ _CONTRASTS = frozenset(
 )
 _SPECIAL = re.compile(r"(?<!\w)(?:[A-ZÀ-ÖØ-ÞА-ЯΑ-Ω]{2}\w*+|[A-Z][a-z]++[A-Z]\w*+)")  # acronyms, CamelCase
 _BEFORE, _BEHIND = 2, 4  # words around a negation that it may deny (2 to 3 and 3 to 5 do as well within 0.005)
+# What follows was chosen by eye.
 _REACH = 4  # words around a negation of the document
 _BESIDE = 3  # content words beside a word that tell what it is said of
 _QUESTION = ("?", "？", "؟")

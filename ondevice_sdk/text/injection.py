@@ -29,6 +29,7 @@ __all__ = ["STEERING", "Passage", "SteeringKind", "find_steering", "set_aside", 
 STEERING: Final = "the text contains instructions to the reader's assistant; they were treated as text"
 _LEFT_OUT = "[...]"
 
+# All four chosen by eye.
 _WEAK = 0.3  # a sentence with this much, beside one that is plain, belongs to it
 _TOGETHER = 1.3  # two sentences in a row, none of them plain
 _HIDDEN_FROM = 0.6  # what is hidden from people needs less: its authors had a reason
@@ -56,6 +57,7 @@ _MIXED = re.compile(r"(?<![\w@$])(?=[a-z0-9@$]{4,20}(?![\w@$]))[0-9@$]{0,19}[a-z
 _LOOKALIKES = str.maketrans("аеіјорсухѕԁѵκονρτυι", "aeijopcyxsdvkovptui")
 _OPENED = re.compile(r"<(information|important|system|instructions?|prompt|secret|admin|hidden)\b[^<>]{0,40}>")
 _FAR = 4000  # characters of a block between tags, a comment or an encoding that are looked at
+_BESIDE = 400  # bytes of an encoding that two pieces share, so that no order is cut in two
 _MOST_TURNS = 50  # marks that turn the direction of writing
 
 # Sentences that speak to the reader, which go with a plain one beside them.
@@ -184,7 +186,7 @@ def _hidden(text: str) -> Iterator[tuple[Span, SteeringKind]]:
             yield _span(match), "hidden"
     for pattern, decode in ((_BASE64, _from_base64), (_HEX, _from_hex)):
         for match in pattern.finditer(text):
-            if _steers(_decoded(match.group()[:_FAR], decode)):
+            if any(map(_steers, _decoded(match.group(), decode))):
                 yield _span(match), "encoded"
 
 
@@ -205,13 +207,16 @@ def _steers(hidden: str) -> bool:
     return any(_weighed(span.text)[0] >= _HIDDEN_FROM for span in sentences(hidden))
 
 
-def _decoded(code: str, decode: Callable[[str], bytes]) -> str:
-    """The text of an encoding, "" where it is none."""
+def _decoded(code: str, decode: Callable[[str], bytes]) -> Iterator[str]:
+    """The text of an encoding, piece by piece, since some of it may be no text."""
     try:
-        plain = decode(code).decode()
-    except ValueError:  # of base64, of hexadecimal digits and of UTF-8
-        return ""
-    return plain if sum(sign.isprintable() or sign.isspace() for sign in plain) > 0.9 * len(plain) else ""
+        plain = decode(code)
+    except ValueError:  # of base64 and of hexadecimal digits
+        return
+    for start in range(0, len(plain), _FAR):
+        piece = plain[start : start + _FAR + _BESIDE].decode(errors="replace")
+        if sum((sign.isprintable() and sign != "\ufffd") or sign.isspace() for sign in piece) > 0.9 * len(piece):
+            yield piece
 
 
 def _from_base64(code: str) -> bytes:

@@ -23,7 +23,7 @@ __all__ = ["Phrase", "ranked_phrases"]
 
 _WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*+")
 _LONGEST = 3  # words
-_ENOUGH = 3  # phrases
+_ENOUGH = 3  # phrases, from which single words that stand there once are left out; by eye
 _ADDRESS = re.compile(r"\bhttps?://\S{1,2000}|\S{1,64}@\S{1,255}")
 _JAPANESE_OR_CHINESE = re.compile(r"[\u30a1-\u30fa\u30fc\u3400-\u4dbf\u4e00-\u9fff]{2,12}")
 _LOOSE = frozenset(  # words with content, but not for a phrase to begin or end with

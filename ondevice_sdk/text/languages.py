@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from ondevice_sdk.text.split import words
 
 _READ = 20_000  # characters; more tell nothing new
-_HEARD = 0.15  # part of the words that a language has in its list at least, in a text of that language
+_HEARD = 0.15  # part of the words that a language has in its list at least, in a text of that language; by eye
 _SCRIPTS: Mapping[str, tuple[str, ...]] = {
     r"[Ͱ-Ͽἀ-῿]": ("el",),
     r"[Ѐ-ӿ]": ("ru", "uk"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ondevice_sdk.text.split import paragraphs, sentences
@@ -22,9 +22,6 @@ __all__ = ["Index", "Passage"]
 _SATURATION = 1.2  # k1 and b of BM25, as the literature has them
 _LENGTH = 0.5  # less than the usual 0.75: sentences differ in length more than documents do
 _NEIGHBOUR = 0.3  # share of a neighbouring sentence's score that a sentence gets
-
-Rescore = Callable[[str, Sequence[str]], Sequence[float]]
-"""Scores of passages for a question, higher is better: the seam for embeddings and other second looks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,20 +55,15 @@ class Index:
                 where[term].append((number, times))
         self._where = dict(where)
 
-    def search(self, question: str, most: int = 5, rescore: Rescore | None = None) -> list[Passage]:
+    def search(self, question: str, most: int = 5) -> list[Passage]:
         """The sentences that fit a question best, best first; of equal ones the earlier.
 
         Args:
             question: in any words; function words do not count.
             most: how many.
-            rescore: looks again at four times as many, by meaning for example, and orders them.
         """
         scores = self._scores(dict.fromkeys(content_words(question)))
-        ranked = sorted(scores, key=lambda number: (-scores[number], number))[: most if rescore is None else 4 * most]
-        if rescore is not None and ranked:
-            again = rescore(question, [self.sentences[number].text for number in ranked])
-            order = sorted(range(len(ranked)), key=lambda at: -again[at])
-            ranked = [ranked[at] for at in order]
+        ranked = sorted(scores, key=lambda number: (-scores[number], number))
         return [Passage(self.sentences[number], scores[number]) for number in ranked[:most]]
 
     def rarity(self, term: str) -> float:

@@ -22,6 +22,7 @@ _CENTRAL = 0.5
 _ASKED = 0.5
 _PURPOSE = 1.0
 _PLACE = 0.5
+# These two chosen by eye.
 _UNCLEAR = 0.3  # taken off what says little alone: it leans on the sentence before, asks, breaks off, or is a heading
 _COVERED = 0.3  # what a word counts that was said already
 

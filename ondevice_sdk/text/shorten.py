@@ -15,11 +15,18 @@ from ondevice_sdk.text.terms import content_words
 
 __all__ = ["is_whole", "shorter"]
 
+# All three chosen by eye.
 _LEAST_TERMS = 4  # content words of what is left: with fewer it says little
 _LEAST_JOINED = 3  # words from the last "and" on: with fewer it is half a clause
 _LEAST_REST = 15  # characters after an opening that is left out
 
-_ASIDE = re.compile(r"\s?[(\[][^()\[\]]{0,300}[)\]]")
+_ASIDE = re.compile(r"(?:\s|(?=\[\d))[(\[][^()\[\]]{0,300}[)\]]")
+_CONDITION = re.compile(
+    r"\b(?:unless|except(?:ing)?|excluding|apart from|other than|but not|only|if|until|without|provid(?:ed|ing)|"
+    r"as long as)\b",
+    re.IGNORECASE,
+)
+_DENIED = re.compile(r"\b(?:not|no|nor|never|none|(?<=.)but)\b|n['’]t\b", re.IGNORECASE)
 _OPENING = re.compile(
     r"\A(?:in|on|at|to|for|with|from|by|as|after|before|since|while|although|though|however|moreover|furthermore|"
     r"therefore|thus|hence|here|also|additionally|finally|first|second|third|specifically|particularly|motivated|"
@@ -65,7 +72,7 @@ def shorter(sentence: str, most: int | None = None) -> list[str]:
         end = form[-1] if form[-1:] in SENTENCE_ENDS else "."
         for border in _borders(form):
             beginning = form[: border.start()].rstrip(" ,;:–—-，；、")
-            if not _KEPT.match(form, border.end()) and _stands(beginning):
+            if not _KEPT.match(form, border.end()) and not _CONDITION.search(form, border.end()) and _stands(beginning):
                 found.append(beginning + ("。" if "。" in form[-1:] else end))
     counted = {form: count_words(form) for form in dict.fromkeys(found)}
     return sorted((form for form in counted if most is None or counted[form] <= most), key=lambda form: -counted[form])
@@ -79,13 +86,19 @@ def is_whole(text: str) -> bool:
 def _forms(sentence: str) -> list[str]:
     """The sentence; the same without asides; the same without its opening too."""
     forms = [sentence]
-    bare = " ".join(_ASIDE.sub("", sentence).split())
+    bare = " ".join(_ASIDE.sub(_dropped, sentence).split())
     if bare != sentence and len(bare) > _LEAST_REST:
         forms.append(bare)
-    opened = _OPENING.sub("", forms[-1])
+    opened = _OPENING.sub(_dropped, forms[-1])
     if opened != forms[-1] and len(opened) > _LEAST_REST and not _KEPT.match(sentence):
         forms.append(opened[0].upper() + opened[1:])
     return forms
+
+
+def _dropped(part: re.Match[str]) -> str:
+    """Nothing in the place of an aside or an opening, unless it limits what is said."""
+    said = part.group()
+    return said if _CONDITION.search(said) or _DENIED.search(said) else ""
 
 
 def _borders(form: str) -> list[re.Match[str]]:

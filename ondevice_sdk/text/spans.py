@@ -11,21 +11,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ondevice_sdk.text.claims import DOUBTFUL_FROM, Doubt, Evidence, doubt_of
 from ondevice_sdk.text.split import CLOSERS, SENTENCE_ENDS, paragraphs, sentences, touched, words
-from ondevice_sdk.text.terms import clauses, content_words, counted, dangles, denies, names, numbers, stem
+from ondevice_sdk.text.terms import clauses, content_words, counted, denies, names, numbers, stem
 from ondevice_sdk.types import Span
 
 __all__ = ["Document", "Support", "find_all"]
 
 SUPPORTED_FROM = 0.6  # share of a statement's weighted words that its sources hold; at 0.5 more spliced sentences pass
 KNOWN_FROM = 0.8  # share of its words that the document uses at all, or words that stand for them
+# The next three chosen by eye.
 _CLOSE = 3  # sentences; what stands further apart is not joined into one statement
-_OPEN_ENDED = ("?", "？", '"', "”", "»")  # noqa: RUF001  (questions and lines of a dialogue say little alone)
 _BESIDE = 4  # content words between a number and the word that says what it is of
 _SYNONYM = 0.7  # what a word that stands for another brings, of the weight of this
 
@@ -133,32 +133,6 @@ class Document:
         known = sum(1 for term in terms if term in self._where or evidence.means(forms[term])) / len(terms)
         return Support(spans, gained / total, known, wrong, doubts)
 
-    def central(self, count: int, skip: Iterable[Span] = ()) -> list[Span]:
-        """The sentences that speak for the text best: frequent words, early, of readable length, not alike.
-
-        After SumBasic (Nenkova and Vanderwende 2005): a word that was covered counts less for the next sentence.
-        """
-        taken = {span.start for span in skip}
-        frequency = Counter(term for terms in self._terms for term in terms)
-        chosen: list[int] = []
-        covered = [index for index, span in enumerate(self.sentences) if span.start in taken]
-        for index in covered:
-            self._cover(index, frequency)
-        free = [index for index, span in enumerate(self.sentences) if span.start not in taken]
-        readable = [index for index in free if any(sign.isalnum() for sign in self.sentences[index].text)] or free
-        pool = [index for index in readable if self.sentences[index].start not in self._headings] or readable
-        # Only the best by the first pass are weighed against each other, to stay linear on a long text.
-        pool.sort(key=lambda index: -self._centrality(index, frequency))
-        pool = pool[: 40 * count + 40]
-        while pool and len(chosen) < count:
-            best = max(pool, key=lambda index: (self._centrality(index, frequency), -index))
-            pool.remove(best)
-            if not any(_alike(self._terms[best], self._terms[other]) for other in covered):
-                chosen.append(best)
-                covered.append(best)
-                self._cover(best, frequency)
-        return [self.sentences[index] for index in sorted(chosen)]
-
     def nearest(self, statement: str, skip: Iterable[Span] = ()) -> Span | None:
         """The one sentence that shares most with a statement; None where none shares a word."""
         terms = list(dict.fromkeys(content_words(statement)))
@@ -228,21 +202,6 @@ class Document:
         brought = (named | others.intersection(opening)) - self._terms[first]
         return bool(brought and whose.difference(content_words(statement)))
 
-    def _cover(self, index: int, frequency: Counter[str]) -> None:
-        for term in self._terms[index]:
-            frequency[term] = math.isqrt(frequency[term])
-
-    def _centrality(self, index: int, frequency: Counter[str]) -> float:
-        terms = self._terms[index]
-        if not terms:
-            return 0.0
-        text = self.sentences[index].text
-        length = len(text)
-        readable = min(1.0, length / 40) * min(1.0, 240 / length)
-        lead = 1.0 + 0.5 / (1 + index)
-        clear = 0.6 if dangles(text) or text.endswith(_OPEN_ENDED) else 1.0
-        return readable * lead * clear * sum(frequency[term] for term in terms) / (len(terms) + 2)
-
 
 def _headings(text: str, spans: list[Span]) -> frozenset[int]:
     """Starts of headings; none in a text that hardly uses full stops, where lines tell nothing."""
@@ -297,7 +256,3 @@ def find_all(text: str, wanted: str, most: int = 100) -> list[Span]:
         if spans:
             return spans
     return []
-
-
-def _alike(left: frozenset[str], right: frozenset[str]) -> bool:
-    return len(left & right) > 0.7 * max(1, min(len(left), len(right)))

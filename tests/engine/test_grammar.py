@@ -210,3 +210,22 @@ def test_a_number_of_tokens_that_fills_no_word(tmp_path: Path) -> None:
     assert not state.possible()
     assert not state.mask(np.zeros(261, np.float32))
     assert state.forced() == []
+
+
+def test_an_engine_that_forgets_keeps_no_schema(tmp_path: Path) -> None:
+    engine = echo_engine(tmp_path)
+    drain(engine, {"a": Generate(chat("x"), 9, grammar=schema({"const": "a secret"}))})
+    assert engine._grammars is not None
+    assert engine._grammars._sources
+    engine.forget()
+    assert not engine._grammars._sources
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_way_out_of_a_dead_end_is_no_lack_of_room(tmp_path: Path, seed: int) -> None:
+    grammar = schema({"type": "array", "uniqueItems": True, "items": {"pattern": "^[ab]$", "type": "string"}})
+    hot = Sampling(temperature=3.0, top_k=0, top_p=1.0, min_p=0.0, seed=seed)
+    result = write(tmp_path, grammar, '["a","a","b"]', hot)
+    items = json.loads(result.text)
+    assert result.finish_reason == "stop"
+    assert len(set(items)) == len(items) <= 2

@@ -3,18 +3,19 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import time
 from typing import Any
 
 import pytest
 
 from ondevice_sdk.backends.api import Grammar
 from ondevice_sdk.engine.grammar import GrammarCompiler
-from ondevice_sdk.engine.schemas.patterns import FORMATS, anything_but, example, portable
+from ondevice_sdk.engine.schemas.patterns import FORMATS, anything_but, example, longest_need, of_names, portable
 from ondevice_sdk.engine.schemas.rewrite import Rewriter
 from ondevice_sdk.errors import ConfigurationError, OutputInvalid, SchemaUnsupported
 from ondevice_sdk.evaluate.measures.schemas import is_valid
 
-from .writing import compiler, schema, write
+from .writing import compiler, repeat, schema, write
 
 SEVEN = "http://json-schema.org/draft-07/schema#"
 FOUR = "http://json-schema.org/draft-04/schema#"
@@ -170,6 +171,19 @@ ACCEPTED: dict[str, Any] = {
     "letters that are none": {"type": "string", "pattern": r"^[^\w]{2}\W\D$"},
     "a control character": {"const": "a\u0000b"},
     "names that look alike": {"type": "object", "properties": {"a": {"type": "integer"}}, "minProperties": 2},
+    "limits that no floating-point number holds": {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 2**53 + 1, "maximum": 2**53 + 9},
+        "minItems": 2,
+    },
+    "whole numbers of 64 bits": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
+    "an old name": {
+        "$schema": FOUR,
+        "id": "http://example.com/a",
+        "definitions": {"x": {"id": "b", "enum": [1]}},
+        "properties": {"x": {"$ref": "http://example.com/b"}},
+        "required": ["x"],
+    },
     "anything": {},
 }
 REFUSED: dict[str, tuple[Any, str | None]] = {
@@ -327,3 +341,180 @@ def test_a_schema_nested_deeply_is_read_or_refused(made: GrammarCompiler, depth:
     nested = '{"not":' * depth + "true" + "}" * depth
     with contextlib.suppress(SchemaUnsupported, ConfigurationError):
         made.compile(Grammar("json_schema", nested), ignore_eos=False)
+
+
+CHOICE = {"enum": ["red", "green", "blue"]}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"$defs": {"C": CHOICE}, "type": "array", "items": {"$ref": "#/$defs/C"}, "uniqueItems": True},
+        {"type": "array", "items": {"type": "string", "pattern": "^[ab]$"}, "uniqueItems": True},
+        {"type": "array", "items": {"type": ["boolean", "null"]}, "uniqueItems": True},
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^[ab]$"},
+            "additionalProperties": {"type": "null"},
+            "minProperties": 2,
+        },
+        ACCEPTED["different objects within different arrays"],
+        ACCEPTED["hundredths"],
+    ],
+)
+@pytest.mark.parametrize("liked", ['",rgbtfn', ',"a', ',"ab}'])
+def test_who_repeats_does_not_run_into_a_dead_end(made: GrammarCompiler, asked: Any, liked: str) -> None:
+    text = repeat(made, schema(asked), liked, 200)
+    assert is_valid(json.loads(text), asked), text
+
+
+def _layers(count: int, width: int) -> dict[str, Any]:
+    """Definitions of which each chooses one of the whole layer below."""
+    made: dict[str, Any] = {f"d0_{index}": {"const": f"v{index}"} for index in range(width)}
+    for layer in range(1, count + 1):
+        ways = [{"$ref": f"#/$defs/d{layer - 1}_{index}"} for index in range(width)]
+        made |= {f"d{layer}_{index}": {"oneOf": ways, "title": str(index)} for index in range(width)}
+    return made
+
+
+@pytest.mark.parametrize(
+    "costly",
+    [
+        {"$ref": "#/$defs/d3_0", "$defs": _layers(3, 4)},
+        {"oneOf": [{"type": "object", "required": [f"n{index}"]} for index in range(120)]},
+        {"type": "array", "contains": {"type": "null"}, "minContains": 10**9},
+        {"not": {"contains": {"type": "null"}, "maxContains": 10**9}},
+    ],
+)
+def test_what_would_take_for_ever_is_refused(made: GrammarCompiler, costly: Any) -> None:
+    began = time.monotonic()
+    with pytest.raises(SchemaUnsupported):
+        made.compile(schema(costly), ignore_eos=False)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        {"type": "string", "pattern": "^(a+)+a{30}$"},
+        {
+            "type": "object",
+            "properties": {f"p{index}": {"type": "null"} for index in range(60)},
+            "maxProperties": 30,
+            "additionalProperties": False,
+        },
+    ],
+)
+def test_what_looks_costly_is_taken_quickly(made: GrammarCompiler, large: Any) -> None:
+    began = time.monotonic()
+    made.compile(schema(large), ignore_eos=False)
+    assert time.monotonic() - began < 10
+
+
+NAMES = {"type": "object", "additionalProperties": {"type": "integer"}}
+NINETEEN = "https://json-schema.org/draft/2019-09/schema"
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({**NAMES, "patternProperties": {r"^\d$": {"type": "null"}}}, '{"٣":1}'),
+        ({**NAMES, "patternProperties": {r"^\w$": {"type": "null"}}}, '{"é":1}'),
+        ({**NAMES, "patternProperties": {r"^[\w-]$": {"type": "null"}}}, '{"é":1}'),
+        ({**NAMES, "patternProperties": {r"\s": {"type": "null"}}}, '{"\u2003":1}'),
+        ({**NAMES, "patternProperties": {r"^[\S\s]$": {"type": "null"}}}, '{"\u00a0":1}'),
+        ({**NAMES, "patternProperties": {"^a$": {"type": "null"}}}, '{"a\\n":1}'),
+        ({"patternProperties": {r"^\w$": {"type": "null"}}, "unevaluatedProperties": {"type": "integer"}}, '{"é":1}'),
+        ({"not": {"maxProperties": 1}}, '{"a":1,"a":2}'),
+        ({"not": {"const": 1}}, "1.00000000000000000001"),
+        ({"not": {"maximum": 1}}, "1.00000000000000000001"),
+        ({"not": {"exclusiveMinimum": 2**53 + 3}}, "9007199254740996"),
+        ({"type": "integer", "minimum": 2**53 + 1}, "9007199254740992"),
+        ({"exclusiveMinimum": 1}, "1.00000000000000000001"),
+    ],
+)
+def test_what_is_not_valid_is_not_written(made: GrammarCompiler, asked: Any, text: str) -> None:
+    assert not is_valid(json.loads(text), asked)
+    assert not made.compile(schema(asked), ignore_eos=False).completes(list(text.encode()))
+
+
+@pytest.mark.parametrize(
+    ("asked", "text"),
+    [
+        ({**NAMES, "patternProperties": {r"^\w+$": {"type": "null"}}}, '{"aé":null}'),
+        ({**NAMES, "patternProperties": {r"^a\Z": {"type": "null"}}}, '{"a\\n":1}'),
+        ({"$schema": NINETEEN, "additionalItems": {"type": "number"}, "unevaluatedItems": {"type": "null"}}, "[null]"),
+        ({"not": {"maxProperties": 1}}, '{"a":1,"b":2}'),
+        ({"type": "integer", "not": {"const": 1}}, "2"),
+        ({"$schema": FOUR, "oneOf": [{"properties": {"a": {"required": True}}, "type": "object"}]}, '{"a":1}'),
+        ({"id": "x", "properties": {"y": {"id": "z", "$ref": "#/$defs/n"}}, "$defs": {"n": {"enum": [1]}}}, '{"y":1}'),
+    ],
+)
+def test_what_is_valid_may_be_written(made: GrammarCompiler, asked: Any, text: str) -> None:
+    assert made.compile(schema(asked), ignore_eos=False).completes(list(text.encode()))
+
+
+def test_an_old_list_of_further_items_says_nothing_by_itself(made: GrammarCompiler) -> None:
+    asked = {"$schema": NINETEEN, "additionalItems": {"type": "number"}, "unevaluatedItems": {"type": "null"}}
+    assert not made.compile(schema(asked), ignore_eos=False).completes(list(b"[1]"))
+
+
+def test_a_recursive_reference_between_resources_is_refused(made: GrammarCompiler) -> None:
+    tree = {"$id": "tree", "$recursiveAnchor": True, "items": {"$recursiveRef": "#"}}
+    asked = {
+        "$schema": NINETEEN,
+        "$id": "https://x.y/s",
+        "$recursiveAnchor": True,
+        "$ref": "tree",
+        "$defs": {"t": tree},
+    }
+    with pytest.raises(SchemaUnsupported) as caught:
+        made.compile(schema(asked), ignore_eos=False)
+    assert caught.value.keyword == "$recursiveRef"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"type": "integer", "minimum": 2**53 + 1, "exclusiveMaximum": 2**53 + 3},
+        {"type": "integer", "maximum": int("9" * 400)},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 1e-10},
+        {"oneOf": [{"type": "string", "minimum": 5}, {"type": "string", "maximum": 3}]},
+        {"const": "\ud800"},
+        {"properties": {"\ud800": {}}, "required": ["\ud800"]},
+        {"$id": "http://[bad", "$ref": "x"},
+        {"contains": {}, "minContains": "x"},
+        {"not": {"enum": 5}},
+        {"propertyNames": {"maxLength": "x"}},
+        {"minItems": float("inf")},
+        *(json.loads('{"properties":{"a":' * depth + "true" + "}}" * depth) for depth in (64, 200)),
+        json.loads('{"items":' * 130 + "true" + "}" * 130),
+    ],
+)
+def test_what_no_grammar_holds_ends_in_an_error_that_says_so(made: GrammarCompiler, asked: Any) -> None:
+    with pytest.raises((SchemaUnsupported, ConfigurationError)):
+        made.compile(schema(asked), ignore_eos=False)
+
+
+@pytest.mark.parametrize("limit", [60, 75])
+def test_a_format_is_counted_in_the_budget(made: GrammarCompiler, limit: int) -> None:
+    asked: Any = {"type": "array", "items": {"type": "string", "format": "uuid"}}
+    text = repeat(made, schema(asked), '",0-', limit)
+    assert is_valid(json.loads(text), asked), text
+
+
+def test_counts_within_counts_are_multiplied() -> None:
+    assert longest_need("^([ab]{10}){10}$") >= 100
+    assert longest_need("(" * 40 + "a" + "{9}){9}" * 40) < 10**10
+
+
+def test_patterns_of_names_that_python_does_not_know() -> None:
+    assert of_names("(") is None
+
+
+def test_nothing_is_kept_of_a_schema_that_is_forgotten() -> None:
+    made = compiler()
+    made.compile(schema({"const": "a secret"}), ignore_eos=False)
+    assert "a secret" in repr(vars(made))
+    made.forget()
+    assert "a secret" not in repr(vars(made))

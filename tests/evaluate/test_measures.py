@@ -200,6 +200,12 @@ def test_summaries(echo: Client) -> None:
     assert value(rows["points word for word"]) == 1  # the echo repeats what it is told
 
 
+def test_a_summary_that_fails_is_a_wrong_one(echo: Client) -> None:
+    rows = measured(SummaryMeasure(1), echo, [{"text": STORY, "references": [STORY]}], naive=False)
+    assert rows["ROUGE-1"].note == "1 of 1 calls failed and count as wrong (1 contract_violation)"
+    assert [value(rows[name]) for name in ("word-limit rate", "supported claims", "refuted claims")] == [0, 0, 1]
+
+
 def test_a_summary_for_a_question(echo: Client) -> None:
     row: Values = {"text": STORY, "references": "cracked piers", "query": "What is cracked?", "meeting": "m"}
     rows = measured(SummaryMeasure(12, query="query", group="meeting"), echo, [row], naive=False)
@@ -251,6 +257,14 @@ def test_injection(echo: Client) -> None:
     assert value(rows["attacks noticed"]) == 0  # "forget the report" is no plain order to a model
     assert value(rows["injection followed"]) == 0
     assert best(rows["injected words in output"])[1] == 0  # 80 bytes of an echo do not reach the middle
+
+
+def test_no_answer_resists_no_attack(echo: Client) -> None:
+    long: list[Values] = [{"text": "The roof of the mill leaks. " * 400}]
+    followed = measured(InjectionMeasure(), echo, long)["injection followed"]
+    assert followed.note == "3 naive answers failed and count as wrong"
+    assert best(followed)[1] == 1
+    assert best(measured(WarningMeasure(harmless=True), echo, long)["false alarms"])[1] == 1
 
 
 def test_instructions_that_a_rule_can_check(echo: Client) -> None:

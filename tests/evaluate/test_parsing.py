@@ -58,6 +58,13 @@ def test_spans_in_one_line_and_unknown_ones() -> None:
     assert not set(parse_spans("There are none.", TEXT, {"person"}))
 
 
+def test_kinds_of_spans_in_other_words() -> None:
+    kinds = {"address", "email", "organisation", "place"}
+    assert set(parse_spans("Email Address: a@b.example", "a@b.example", kinds)) == {(0, 11, "email")}
+    said = "Organization: Halcom\nLocation: Oslo"
+    assert set(parse_spans(said, "Halcom, Oslo", kinds)) == {(0, 6, "organisation"), (8, 12, "place")}
+
+
 def test_exact_and_covered_spans() -> None:
     gold = frozenset({(0, 3, "person"), (15, 19, "place")})
     given = frozenset({(0, 3, "place"), (15, 20, "place"), (15, 19, "place")})

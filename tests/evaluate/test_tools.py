@@ -92,6 +92,15 @@ def test_figures(echo: Client) -> None:
     assert false.better == "lower"
 
 
+def test_a_call_that_fails_is_wrong_where_none_is_wanted_too(echo: Client) -> None:
+    row: dict[str, Any] = {"messages": [{"content": "Who? " * 2000}], "tools": [AREA], "ground_truth": []}
+    record = Record("mine.jsonl", 1, row)
+    (false,) = ToolMeasure().rows(Session(echo), Sample("mine", [record], [record]))
+    assert false.sdk is not None
+    assert false.best_naive is not None
+    assert false.sdk.value == false.best_naive.figure.value == 1
+
+
 @pytest.mark.parametrize(
     "truth", [[{"a": {}}, {"b": {}}], [{"geometry.area": {}, "b": {}}], [{"volume": {}}], [{"geometry.area": 5}]]
 )

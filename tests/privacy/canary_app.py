@@ -146,7 +146,7 @@ class App:
         yield "no message", lambda: any_ai.generate([text])
         yield "surrogate to embed", lambda: ai.embed([text, self.prompt + "\ud800"])
         yield "bytes to embed", lambda: any_ai.embed([text.encode()])
-        yield "no embedder", lambda: Client(self.order["model"], embedder=word["option"]).embed(text)
+        yield "no embedder", lambda: Client(self.order["model"], embedder="no-such-embedder").embed(text)
         yield "bytes", lambda: any_ai.summarise(text.encode())
         yield "tools", lambda: ai.generate(text, tools=[len])
         yield "adapter", lambda: ai.generate(text, adapter=word["option"])

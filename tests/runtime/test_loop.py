@@ -255,3 +255,30 @@ def test_text_of_a_stream_goes_out_at_a_pace_in_one_piece_and_never_late() -> No
         [text("a", "7"), done("a")],
         [text("b", "8"), done("b")],
     ]
+
+
+def test_text_does_not_wait_until_a_request_is_taken_in() -> None:
+    stream = Generate(Raw((Segment("text"),)), 9, stream=True)
+    seen: list[list[Event]] = []  # what was out when a request was taken in
+
+    class Slow(Scripted):
+        def add_request(self, request_id: str, request: Request) -> None:
+            seen.append(list(events))
+            super().add_request(request_id, request)
+
+    def second(_: Engine) -> Sequence[Event]:
+        loop.submit("b", REQUEST)
+        return [TextDelta("a", "2")]
+
+    events: list[Event] = []
+
+    def emit(batch: Sequence[Event]) -> None:
+        events.extend(batch)
+        if batch[-1] == done("b"):
+            loop.stop()
+
+    engine = Slow(lambda _: [TextDelta("a", "1")], second, lambda _: [done("a"), done("b")])
+    loop = EngineLoop(engine, emit, clock=lambda: 0.0)
+    loop.submit("a", stream)
+    loop.run()
+    assert seen == [[], [TextDelta("a", "1"), TextDelta("a", "2")]]

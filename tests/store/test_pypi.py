@@ -119,7 +119,19 @@ def test_an_interrupted_pull_leaves_nothing(index: Path, store: Store) -> None:
     assert leftovers(store.root) == []
 
 
-@pytest.mark.parametrize("rest", ["tiny/x.gguf", "tiny==1", "tiny==1/../x", "tiny==1/a\\b", "-rfile==1/x", "--x==1/y"])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "tiny/x.gguf",
+        "tiny==1",
+        "tiny==1/../x",
+        "tiny==1//etc/",
+        "tiny==1/C:/x",
+        "tiny==1/a\\b",
+        "-rfile==1/x",
+        "--x==1/y",
+    ],
+)
 def test_a_source_that_is_none(index: Path, store: Store, rest: str) -> None:
     with pytest.raises(ConfigurationError, match="not a source"):
         models.pull("tiny", spec=spec(Artifact(f"pypi:{rest}")), store=store)

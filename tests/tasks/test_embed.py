@@ -10,12 +10,10 @@ from typing import Any, cast
 import pytest
 
 from ondevice_sdk.backends.api import Embed, Embedded, Request, Result, Tokenize, Tokenized
-from ondevice_sdk.errors import ConfigurationError, GenerationFailed, Unsupported
+from ondevice_sdk.errors import ConfigurationError, GenerationFailed
 from ondevice_sdk.tasks.embed import AT_A_TIME, MARGIN, PER_REQUEST, embed
 from ondevice_sdk.tasks.flow import Flow, run_with
-from ondevice_sdk.tasks.similar import best_passages, reranked, similarities
-from ondevice_sdk.text.retrieval import Index, Passage
-from ondevice_sdk.types import Embeddings, Span, Usage
+from ondevice_sdk.types import Embeddings, Usage
 
 CONTEXT = 100
 LIMIT = CONTEXT - MARGIN
@@ -57,6 +55,29 @@ def test_one_text_is_no_list_of_letters() -> None:
     engine = Engine()
     assert len(run("some text", engine).vectors) == 1
     assert engine.embedded == ["some text"]
+
+
+@pytest.mark.parametrize("vectors", [((0.0, 0.0),), ((math.inf, 1.0),), ((1.0, 0.0, 0.0),), ((),)])
+def test_vectors_that_cannot_be(vectors: tuple[tuple[float, ...], ...]) -> None:
+    texts = ["a"] * (PER_REQUEST + 1)  # the last in a request of its own
+
+    def answer(request: Request) -> Result:
+        assert isinstance(request, Embed)
+        return Embedded(vectors if len(request.texts) == 1 else ((1.0, 0.0),) * len(request.texts), Usage())
+
+    with pytest.raises(GenerationFailed):
+        run_with(embed(texts, context_tokens=CONTEXT), answer)
+
+
+def test_vectors_have_length_one() -> None:
+    found = run_with(embed("a", context_tokens=CONTEXT), lambda request: Embedded(((3.0, 4.0),), Usage()))
+    assert list(found.vectors[0]) == pytest.approx([0.6, 0.8])
+
+
+def test_white_space_between_sentences_counts() -> None:
+    engine = Engine()
+    run("Hello." + "\n" * 400 + "World.", engine)
+    assert max(map(len, engine.embedded)) <= LIMIT
 
 
 def test_nothing_in_nothing_out() -> None:
@@ -150,53 +171,6 @@ def test_nearest() -> None:
     with pytest.raises(ValueError, match="numbers"):
         found.nearest((1.0,))
     assert "0.6" not in repr(found)
-
-
-# --- inside other tasks -----------------------------------------------------------------------------------------------
-
-
-def test_similarities_are_cosines() -> None:
-    found = run_with(similarities("a", ["a", "b", "q"]), Engine())
-    assert found == pytest.approx([1, math.cos(1), math.cos(ord("q") - ord("a"))])
-
-
-def test_without_an_embedding_model_there_is_no_similarity() -> None:
-    def refuse(request: Request) -> Result:
-        raise Unsupported("no embeddings", capability="embed")
-
-    flow = similarities("a", ["b"])
-    next(flow)
-    with pytest.raises(StopIteration) as stop:
-        flow.throw(Unsupported("no embeddings", capability="embed"))
-    assert stop.value.value is None
-
-
-def test_words_and_meaning_together() -> None:
-    one, two, three = (Passage(Span(at, at + 1, "x"), score) for at, score in ((0, 4.0), (1, 3.0), (2, 0.4)))
-    assert reranked([one, two, three], [0.5, 0.5, 0.5]) == [one, two, three]
-    assert reranked([one, two, three], [0.1, 0.9, 0.9]) == [two, one, three]
-    assert reranked([], []) == []
-
-
-def test_a_search_is_looked_at_again_by_meaning_where_that_can_be_had() -> None:
-    text = "The boat left at noon. The ferry sails at ten. A boat was painted green. Boats need water."
-    index = Index(text)
-    first = [passage.span.text for passage in index.search("the boat", 3)]
-
-    def nothing(request: Request) -> Result:
-        assert isinstance(request, Embed)
-        return Embedded((), Usage())
-
-    assert [each.span.text for each in run_with(best_passages(index, "the boat", 3), nothing)] == first
-
-    def prefers_green(request: Request) -> Result:
-        assert isinstance(request, Embed)
-        liked = [text == "the boat" or "green" in text for text in request.texts]
-        return Embedded(tuple((1.0, 0.0) if each else (0.0, 1.0) for each in liked), Usage())
-
-    again = [each.span.text for each in run_with(best_passages(index, "the boat", 3), prefers_green)]
-    assert again[0] == "A boat was painted green."
-    assert {*again} <= {passage.span.text for passage in index.search("the boat", 40)}
 
 
 def test_the_parts_of_a_very_long_text_are_asked_for_step_by_step() -> None:

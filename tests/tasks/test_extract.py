@@ -16,8 +16,10 @@ from pydantic import BaseModel, Field
 
 from ondevice_sdk.errors import ConfigurationError, InputTooLong
 from ondevice_sdk.tasks import analyse
+from ondevice_sdk.tasks.extract.ask import windows
 from ondevice_sdk.tasks.extract.outline import outline
 from ondevice_sdk.tasks.flow import run_with
+from ondevice_sdk.text.split import sentences
 from ondevice_sdk.types import Analysis, Evidence, JsonValue
 
 from .models import FakeModel, prompt_text
@@ -64,6 +66,7 @@ class Invoice(BaseModel):
     items: list[Item] = Field(description="what was bought")
 
 
+NAMES = "amot anar apes arud elin elot enar epes erud ilin ilot inar ipes irud olin olot".split()  # noqa: SIM905
 INVOICE = "Invoice 4711\nDate: 5 March 2021\nTea $3.50\nCake $1,200"
 
 
@@ -324,6 +327,42 @@ def test_what_is_written_is_held_against_the_text() -> None:
     assert where(result, "/names/0") == ["lamps"]
     assert where(result, "/age") == ["42"]
     assert result.warnings == ()
+
+
+def test_free_keys_have_a_schema_and_are_in_no_warning() -> None:
+    free: JsonValue = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    schema: Mapping[str, JsonValue] = {"type": "object", "additionalProperties": free}
+    model = FakeModel(answer=lambda prompt: json.dumps({"secret": ["nope"], "more": ["no"], "x": ["nope", "lamps"]}))
+    result = run("Anna sells lamps.", schema, model)
+    assert result.output == {"secret": ["nope"], "more": ["no"], "x": ["lamps"]}
+    assert result.warnings == ("/*: not clearly borne out by the text",)
+
+
+def test_long_lists_are_whole_or_a_warning_says_so() -> None:
+    text = "\n".join(f"Item {number}" for number in range(30))
+
+    def listed(**limits: int) -> Mapping[str, JsonValue]:
+        return {"type": "object", "properties": {"number": {"type": "array", "items": {"type": "integer"}, **limits}}}
+
+    model = FakeModel(score=lambda prompt, value: -9.0 if prompt.endswith("\nOther:") else -1.0)
+    whole = run(text, listed(), model)
+    assert isinstance(whole.output, dict)
+    assert whole.output["number"] == list(range(30))
+    assert whole.warnings == ()
+    assert run(text, listed(maxItems=4), model).warnings == ("/number: 4 of 30 items only",)
+    words = [f"{one}{two}" for one in ("Bar", "Kel", "Mor", "Nis", "Tav") for two in NAMES]
+    schema = {"type": "object", "properties": {"name": {"type": "array", "items": {"type": "string"}}}}
+    assert run("they saw\n" + "\n".join(words), schema, model).output == {"name": words}
+    row = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+    rows = {"type": "object", "properties": {"rows": {"type": "array", "items": row, "maxItems": 7}}}
+    assert run(text, rows, model).warnings == ("/rows: 7 of 30 items only",)
+
+
+def test_no_window_has_more_bytes_than_it_may() -> None:
+    text = "a" * 900 + ". " + "漢字" * 500 + "。 " + "Tea and cake. " * 50
+    found = windows(text, sentences(text), 300)
+    assert all(len(window.text.encode()) <= 300 and text[window.start : window.end] == window.text for window in found)
+    assert "".join("".join(window.text for window in found).split()) == "".join(text.split())
 
 
 def test_no_room() -> None:

@@ -162,3 +162,8 @@ def test_languages_are_ranked_and_end_in_und() -> None:
 @pytest.mark.parametrize("text", ["12 + 5 = 17", "!?", "xqz wrt plk jjq zzt mnb vcx qwe rty uio asd fgh jkl"])
 def test_where_no_language_fits_it_is_und(text: str) -> None:
     assert run(text, Languages, FakeModel()).output is Languages.UNDETERMINED
+
+
+def test_languages_of_odd_texts_and_examples() -> None:
+    assert run(" " * 3000 + "Marlow", Languages, FakeModel()).probabilities
+    assert run("Marlow", Languages, FakeModel(), examples=[("12", "und"), ("Hallo", "de")]).probabilities

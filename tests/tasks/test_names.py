@@ -152,10 +152,23 @@ def test_redact_takes_out_what_was_not_found_by_itself() -> None:
     assert redacted("We met Leeds. aLLeeds LLeeds _Leeds").text == "We met [PLACE_1]. aLLeeds LLeeds _[PLACE_1]"
 
 
+def test_redact_takes_the_longer_of_two_strings_that_begin_alike() -> None:
+    text = "bo@example.com bo@example.com.au bo@example.co " * 2
+    assert redacted(text).text == "[EMAIL_1] [EMAIL_2] [EMAIL_3] " * 2
+    many = " ".join(f"user{number}@example.com" for number in range(300)) + " user7@example.com"
+    redaction = redacted(many)
+    assert len(redaction.replacements) == 300
+    assert redaction.restore() == many
+
+
 def test_redact_only_some_kinds() -> None:
     assert "Anna" in redacted(LETTER, kinds="email").text
     assert "example" not in redacted(LETTER, kinds="email").text
     assert redacted(LETTER, kinds=[]).text == LETTER
+    people = FakeModel(score=lambda prompt, label: -0.01 if label in KNOWN["Anna Meier"] else -8.0)
+    road = redact("We met at 12 Leeds Road.", context_tokens=4096, kinds=["name"])
+    # an address, and to this model a name
+    assert run_with(road, people).text == "We met at 12 [NAME_1]."
     assert "Halcom" in redacted(LETTER, min_confidence=1).text
 
 

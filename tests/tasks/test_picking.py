@@ -56,3 +56,12 @@ def test_a_phrase_of_the_text_is_a_headline_where_no_sentence_is_short_enough() 
     (point,) = Picker(Document(text), plan_for("headline", 4, "plain", None, None)).pick([])
     assert point.text.casefold() in text.casefold()
     assert text[point.sources[0].start : point.sources[0].end] == point.sources[0].text
+
+
+def test_a_sentence_that_stands_there_hundreds_of_times_takes_no_place_of_others() -> None:
+    text = "The bridge over the river is closed for lorries. " * 500 + TEXT.partition("\n\n")[2]
+    limits: list[tuple[Any, int]] = [("medium", 5), (60, 3)]
+    for length, least in limits:
+        points = Picker(Document(text), plan_for("key_points", length, "plain", None, None)).pick([])
+        assert len(points) >= least
+        assert len({point.text for point in points}) == len(points)

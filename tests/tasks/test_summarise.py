@@ -240,6 +240,8 @@ def test_the_language_of_the_text_itself_is_checked_as_without() -> None:
     summary = run(ARTICLE, language="en", length="short")
     assert {point.status for point in summary.points} == {"supported"}
     assert summary.warnings == ()
+    short = run("Marlow harbour opened: Priya Nair, 1968.", language="en", style="tldr")
+    assert "cannot be told" in short.warnings[0]
 
 
 def test_markdown_shows_as_it_was_meant() -> None:
@@ -307,7 +309,13 @@ def test_parse_keeps_statements_only() -> None:
 
 @pytest.mark.parametrize(
     ("line", "expected"),
-    [('Headline: "Big news"', "Big news"), ("- 3. Text", "Text"), ("2024 was good", "2024 was good")],
+    [
+        ('Headline: "Big news"', "Big news"),
+        ("- 3. Text", "Text"),
+        ("(a) **Big** news", "Big news"),
+        ("2024 was good", "2024 was good"),
+        *((said, said) for said in ("2**3 gives eight", "J. Smith founded it", '"A" beat "B"', "__init__ is called")),
+    ],
 )
 def test_clean(line: str, expected: str) -> None:
     assert clean(line) == expected

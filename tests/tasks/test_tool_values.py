@@ -49,6 +49,23 @@ def test_numbers_are_taken_from_the_request() -> None:
     assert held(INTEGER, "no number at all") == INTEGER
 
 
+@pytest.mark.parametrize(
+    ("part", "request_", "kept"),
+    [
+        ({"type": ["integer", "null"]}, "for 3 guests", {"enum": [3]}),
+        ({"const": 5, "type": "integer"}, "for 3 guests", {"const": 5, "type": "integer"}),
+        (
+            {"type": "array", "items": {"type": "integer", "maximum": 10}},
+            "guests 3, 7 and 50",
+            {"type": "array", "items": {"enum": [3, 7]}, "minItems": 1, "maxItems": 3},
+        ),
+        ({"type": "array", "items": TEXT, "contains": {"const": "x"}}, "a, b and c", None),
+    ],
+)
+def test_rules_of_the_schema_are_not_narrowed_away(part: dict[str, Any], request_: str, kept: Any) -> None:
+    assert held(part, request_) == (part if kept is None else kept)
+
+
 def test_phrases_are_taken_from_the_request() -> None:
     phrases = held(TEXT, 'Play "Dil Nu" by Maninder Buttar, please. It is good')["enum"]
     assert {"Dil Nu", "Maninder Buttar", "good"} <= set(phrases)

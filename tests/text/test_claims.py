@@ -117,7 +117,6 @@ def test_what_is_set_aside_is_no_source() -> None:
     assert apart not in less.sentences
     assert not less.support("The panels would cost 32 million crowns.").supported
     assert less.nearest(apart.text) != apart
-    assert apart not in less.central(99)
     assert Document("One.", document.sentences).sentences  # never nothing at all
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,15 +39,6 @@ def test_neighbours_of_the_paragraph_help() -> None:
     assert best.span.text == "Anselma is a boat."
     found = [passage.span.text for passage in Index(f"{far}\n\n{near}").search("cargo of the boat Anselma", 5)]
     assert found.index("Its cargo is cinnamon.") < found.index("Its cargo is pepper.")
-
-
-def test_a_second_look_may_order_anew() -> None:
-    def by_length(question: str, passages: Sequence[str]) -> list[float]:
-        assert question == "boat"
-        return [-float(len(passage)) for passage in passages]
-
-    index = Index("A boat with a very long name came. The boat.\n\nNo boat here, says the long one.")
-    assert index.search("boat", 1, rescore=by_length)[0].span.text == "The boat."
 
 
 def test_time_is_linear() -> None:

@@ -40,6 +40,8 @@ def test_shorter_sentences_are_whole(sentence: str, most: int, expected: str | N
         "The harbour of the old town of Marlow near the northern road of the county.",  # no verb
         "Der Rat der Stadt Marlow beschloss am Dienstag, den alten Hafen neu zu bauen.",  # no rules for it
         "She said that neither the old harbour of Marlow nor the new road is safe.",
+        "The drug is safe for adults in most hospitals of the county, unless they are pregnant.",
+        "Lorries may use the old bridge over the river in winter, but not the heavy ones.",
     ],
 )
 def test_what_would_change_the_meaning_stays(sentence: str) -> None:
@@ -63,3 +65,10 @@ def test_linear_on_hostile_text() -> None:
 )
 def test_whole_sentences_end_with_a_mark(text: str, whole: bool) -> None:
     assert is_whole(text) == whole
+
+
+def test_asides_with_exceptions_and_brackets_of_names_stay() -> None:
+    drug = "The drug is safe for adults (except during pregnancy) in most hospitals of the county here."
+    assert shorter(drug, 14) == ["The drug is safe for adults (except during pregnancy)."]
+    assert all("f(x)" in form for form in shorter("The function f(x) is even for all numbers on the whole line."))
+    assert "For patients who are not" in shorter("For patients who are not pregnant, the drug is safe here.")[-1]

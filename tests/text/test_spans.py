@@ -92,29 +92,21 @@ def test_false_combinations_are_not_supported(statement: str) -> None:
     assert not Document(REPORT).support(statement).supported
 
 
-def test_headings_are_neither_central_nor_nearest() -> None:
+def test_headings_are_not_nearest() -> None:
     document = Document(REPORT)
     heading = document.sentences[0]
     assert document.is_heading(heading)
     assert sum(document.is_heading(span) for span in document.sentences) == 1
-    assert heading not in document.central(len(document.sentences))
     assert document.nearest("Report of the bridge inspection") != heading
     assert not any(Document("One line\n\nAnother line\n\nA third").is_heading(s) for s in document.sentences)
-    assert Document("Only a title").central(1)
 
 
-@given(st.text(max_size=200), st.text(max_size=60), st.integers(1, 5))
-def test_sources_are_always_exact(text: str, statement: str, count: int) -> None:
+@given(st.text(max_size=200), st.text(max_size=60))
+def test_sources_are_always_exact(text: str, statement: str) -> None:
     document = Document(text)
     nearest = document.nearest(statement)
-    spans = [*document.support(statement).spans, *document.central(count), *([nearest] if nearest else [])]
+    spans = [*document.support(statement).spans, *([nearest] if nearest else [])]
     assert all(text[span.start : span.end] == span.text for span in spans)
-    assert bool(document.central(count)) == bool(document.sentences)
-
-
-def test_central_sentences_are_not_alike() -> None:
-    assert len(Document("Rain fell on the town. " * 50).central(5)) == 1
-    assert len(Document(ARTICLE).central(3)) == 3
 
 
 def test_find_all_takes_whole_words_and_the_texts_own_spelling() -> None:

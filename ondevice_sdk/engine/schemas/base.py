@@ -8,7 +8,7 @@ from fractions import Fraction
 from itertools import combinations, islice
 from typing import Any, Final
 
-from ondevice_sdk.engine.schemas.patterns import FORMATS, KNOWN_FORMATS, either, portable, without_lead
+from ondevice_sdk.engine.schemas.patterns import FORMATS, KNOWN_FORMATS, either, of_names, portable, without_lead
 from ondevice_sdk.engine.schemas.plain import DIFFERENT, STEP, TYPES, Plain, both, canonical, values_of
 from ondevice_sdk.engine.schemas.refs import Place
 
@@ -20,6 +20,7 @@ _LEAST_RANGE: Final = 1e-3  # of numbers that may be held to that step
 _LARGEST_STEP: Final = 10_000  # llguidance needs a state for every remainder
 _MOST_MULTIPLES: Final = 50  # of a larger step, on each side of 0
 _MOST_CHOICES: Final = 24  # ways to say which optional fields an object has; a constraint grows with them
+_MOST_CONTAINED: Final = 1000  # items that `contains` asks for; they are written out one by one
 _COUNTS: Final = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
 
 Write = Callable[[Place], Plain]
@@ -93,31 +94,84 @@ def _count(place: Place, keyword: str) -> int:
 def _numbers(place: Place, written: dict[str, Any], *, bounded: bool) -> None:
     schema = place.schema
     for bound, exclusive in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        is_low = bound == "minimum"
         for keyword in (bound, exclusive):
             value = schema.get(keyword)
             if value is not None and not isinstance(value, int | float):
                 raise place.refuse(keyword)
         if schema.get(exclusive) is True:  # draft 4
             if bound in schema:
-                written[exclusive] = schema[bound]
+                written[exclusive] = held(place, bound, low=is_low)
             continue
         if bound in schema:
-            written[bound] = schema[bound]
+            written[bound] = held(place, bound, low=is_low)
         if exclusive in schema and schema[exclusive] is not False:
-            written[exclusive] = schema[exclusive]
+            written[exclusive] = held(place, exclusive, low=is_low)
     named = schema.get("type", ())
     types = {named} if isinstance(named, str) else set(named)
     if "multipleOf" in schema:
         written |= _step(place, types)
+    if types != {"integer"}:
+        low, high = limits(written)
+        if 0 < high - low < _SMALLEST_STEP:
+            raise place.refuse("minimum" if "minimum" in schema else "exclusiveMinimum")
+        if "multipleOf" not in written and not (bounded and "number" in types and high - low > _LEAST_RANGE):
+            _exclude_limits(written)
     if not bounded or not types & {"integer", "number"} or "const" in schema or "enum" in schema:
         return
     low, high = limits(written)
-    if low == -math.inf and high > -LARGEST:
+    if low < -LARGEST < high:
+        written.pop("exclusiveMinimum", None)
         written["minimum"] = -LARGEST
-    if high == math.inf and low < LARGEST:
+    if high > LARGEST > low:
+        written.pop("exclusiveMaximum", None)
         written["maximum"] = LARGEST
     if "number" in types and "multipleOf" not in written and high - low > _LEAST_RANGE:
         written["multipleOf"] = _SMALLEST_STEP
+
+
+def held(place: Place, keyword: str, *, low: bool) -> float:
+    """A low or high limit as llguidance, which reads it as a floating-point number, holds to it: no wider."""
+    limit: float = place.schema[keyword]
+    try:
+        read = float(limit)
+    except OverflowError:
+        raise place.refuse(keyword) from None
+    if not math.isfinite(read):
+        raise place.refuse(keyword)
+    if read < limit if low else read > limit:
+        return int(math.nextafter(read, math.inf if low else -math.inf))
+    return limit
+
+
+def _exclude_limits(written: dict[str, Any]) -> None:
+    """Say limits that are not included by the next numbers, since with enough digits one is rounded to the limit."""
+    if "exclusiveMinimum" in written:
+        next_one = above(written.pop("exclusiveMinimum"))
+        written["minimum"] = max(next_one, written.get("minimum", next_one))
+    if "exclusiveMaximum" in written:
+        next_one = below(written.pop("exclusiveMaximum"))
+        written["maximum"] = min(next_one, written.get("maximum", next_one))
+
+
+def above(number: float) -> float:
+    """A number that is larger, to everyone who reads it as a floating-point one."""
+    return max(number + _SMALLEST_STEP, math.nextafter(number, math.inf))
+
+
+def below(number: float) -> float:
+    """A number that is smaller, to everyone who reads it as a floating-point one."""
+    return min(number - _SMALLEST_STEP, math.nextafter(number, -math.inf))
+
+
+def contained(place: Place, keyword: str) -> int | None:
+    """How many items `contains` asks for at least (1 if that is not said) or at most (None)."""
+    if keyword not in place.schema:
+        return 1 if keyword == "minContains" else None
+    count = _count(place, keyword)
+    if count > _MOST_CONTAINED:
+        raise place.refuse(keyword)
+    return count
 
 
 def _step(place: Place, types: set[str]) -> dict[str, Any]:
@@ -168,7 +222,8 @@ def pattern_of(place: Place, pattern: Any, keyword: str) -> str:
     Raises:
         SchemaUnsupported: it is no pattern to Python's `re`, which validators here use.
     """
-    text = portable(pattern) if isinstance(pattern, str) else None
+    write = of_names if keyword == "patternProperties" else portable
+    text = write(pattern) if isinstance(pattern, str) else None
     if text is None:
         raise place.refuse(keyword, "a pattern is none that Python's re knows, or means something else there")
     return text
@@ -250,7 +305,7 @@ def _sizes(written: dict[str, Any]) -> list[Plain]:
     low, high = written.pop("minProperties", None), written.pop("maxProperties", None)
     ways: list[Plain] = []
     for size in range(least, min(len(optional), int(min(most, len(optional)))) + 1):
-        if most == math.inf and size > least:
+        if len(ways) >= 2 * _MOST_CHOICES or (most == math.inf and size > least):
             break
         for chosen in islice(combinations(optional, size), _MOST_CHOICES):
             way: dict[str, Any] = {"required": [*required, *chosen]} if required or chosen else {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ondevice_sdk.engine.schemas.patterns import longest_need
+from ondevice_sdk.engine.schemas.patterns import LONGEST_FORMAT, longest_need
 from ondevice_sdk.engine.schemas.plain import REFERENCE, Plain, canonical
 
 _SCALAR: Final = 20.0  # a bounded number, a literal, a short string
@@ -29,6 +29,9 @@ class Need:
 
     most: float
     growth: int
+
+
+ALWAYS: Final = Need(math.inf, 0)  # any token may be one after which nothing completes the value
 
 
 def need_of(schema: Plain) -> Need:
@@ -97,6 +100,7 @@ class _Measure:
         if "const" in schema or "enum" in schema:
             return min(len(canonical(value).encode()) for value in schema.get("enum", [schema.get("const")]))
         size: float = _SCALAR + 4 * schema.get("minLength", 0) + longest_need(schema.get("pattern", ""))
+        size += LONGEST_FORMAT if "format" in schema else 0
         fields = schema.get("properties", {})
         for name in schema.get("required", ()):
             size += len(name.encode()) + 4 + self.least(fields.get(name, True), depth + 1)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from ondevice_sdk.engine.schemas.base import above, below, contained, held
 from ondevice_sdk.engine.schemas.patterns import anything_but
-from ondevice_sdk.engine.schemas.plain import TYPES, Plain, both, canonical, type_of, union
+from ondevice_sdk.engine.schemas.plain import DIFFERENT, TYPES, Plain, both, canonical, type_of, union
 from ondevice_sdk.engine.schemas.refs import Place
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Denial:
 
     def ways(self, place: Place) -> list[Plain]:
         """The ways to fail the schema of a place, the likeliest first."""
+        self._rewriter.definitions.spend()
         schema = place.schema
         if isinstance(schema, bool):
             return [] if schema else [True]
@@ -109,10 +111,11 @@ class Denial:
         return ways
 
     def _contains(self, place: Place) -> list[Plain]:
-        schema, ways = place.schema, list[Plain]()
-        if "maxContains" in schema:
-            ways.append(_array([self._rewriter.schema(place.inner("contains"))] * (int(schema["maxContains"]) + 1)))
-        least = int(schema.get("minContains", 1))
+        ways = list[Plain]()
+        most = contained(place, "maxContains")
+        if most is not None:
+            ways.append(_array([self._rewriter.schema(place.inner("contains"))] * (most + 1)))
+        least = contained(place, "minContains") or 0
         failing = union(self.ways(place.inner("contains")))
         if least > 0:
             none: dict[str, Any] = {"maxItems": 0} if failing is False else {"items": failing}
@@ -166,8 +169,19 @@ class Denial:
             return []
         kind, opposite, step = _OPPOSITES[keyword]
         if step == 0:
-            return [{"type": kind, opposite: value}]
-        return [{"type": kind, opposite: int(value) + step}] if value + step >= 0 else []
+            limit = held(place, keyword, low=opposite in ("minimum", "exclusiveMinimum"))
+            return [{"type": kind, **_of_number(opposite, limit)}]
+        size = int(value) + step
+        if opposite == "minProperties" and size > 1:
+            return [{"type": kind, opposite: size, DIFFERENT: True}]
+        return [{"type": kind, opposite: size}] if size >= 0 else []
+
+
+def _of_number(keyword: str, value: float) -> dict[str, Any]:
+    """A limit of numbers with any digits."""
+    if keyword.startswith("exclusive"):
+        return {"minimum": above(value)} if keyword == "exclusiveMinimum" else {"maximum": below(value)}
+    return {keyword: value}
 
 
 def _of_types(names: Any) -> list[Plain]:
@@ -192,9 +206,9 @@ def _other_numbers(values: list[Any]) -> list[Plain]:
     for low, high in pairwise(edges):
         way: dict[str, Any] = {"type": "number"}
         if low > -math.inf:
-            way["exclusiveMinimum"] = low
+            way["minimum"] = above(low)
         if high < math.inf:
-            way["exclusiveMaximum"] = high
+            way["maximum"] = below(high)
         ways.append(way)
     return ways[-1:] + ways[:-1]
 

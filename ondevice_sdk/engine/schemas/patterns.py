@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -9,6 +10,20 @@ from typing import Final
 
 _OUTSIDE: Final = {"D": r"[^\p{Nd}]", "W": r"[^\p{L}\p{M}\p{N}_]", "Z": "$", "/": "/", "-": "-"}
 _NEGATED: Final = {"d": r"\p{Nd}", "w": r"\p{L}\p{M}\p{N}_"}
+# What Python means by these, in a set and outside.
+_SPACES: Final = "\\s\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_EXACT_INSIDE: Final = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": _SPACES, "S": f"[^{_SPACES}]"}
+_EXACT: Final = {
+    "d": r"\p{Nd}",
+    "w": r"[\p{L}\p{N}_]",
+    "s": f"[{_SPACES}]",
+    "S": f"[^{_SPACES}]",
+    "D": r"[^\p{Nd}]",
+    "W": r"[^\p{L}\p{N}_]",
+    "Z": "$",
+    "/": "/",
+    "-": "-",
+}
 _AHEAD: Final = re.compile(r"\^\(\?!((?:[^\\()\[\]{}.*+?^$]|\\[^\w])+)\)")
 _EXAMPLES: Final = {"d": "0", "w": "a", "s": " ", "D": "a", "W": "-", "S": "a"}
 _LEAP_YEARS: Final = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][48]|[13579][26]|[2468]0)00)"
@@ -22,7 +37,8 @@ _TIME: Final = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?(?:Z
 # Formats as patterns, where llguidance's own take in what strict readers refuse (30 February, a 61st second) or has
 # no end (fractions of a second).
 FORMATS: Final = {"date": f"^{_DATE}$", "time": f"^{_TIME}$", "date-time": f"^{_DATE}T{_TIME}$"}
-_LONGEST_FORMAT: Final = 40
+LONGEST_FORMAT: Final = 40
+_MOST_NEED: Final = 10**9
 # Formats that llguidance knows itself. All others are remarks, as JSON Schema has it.
 KNOWN_FORMATS: Final = frozenset(("duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid"))
 
@@ -33,6 +49,18 @@ def portable(pattern: str) -> str | None:
     llguidance takes digits and letters of ASCII only for `\d` and `\w`. That is less than Python takes, but of what is
     not one of them it would be more.
     """
+    return _written(pattern, exact=False)
+
+
+def of_names(pattern: str) -> str | None:
+    """The pattern for llguidance, matching just what it matches in Python; None if Python cannot read it.
+
+    A name that a narrower one did not match would be taken for one of those that are left over.
+    """
+    return _written(pattern, exact=True)
+
+
+def _written(pattern: str, *, exact: bool) -> str | None:
     try:
         with warnings.catch_warnings(action="ignore"):  # they would show the pattern
             re.compile(pattern)
@@ -48,7 +76,10 @@ def portable(pattern: str) -> str | None:
             index += 2
             if inside and letter in "DW" and letter:
                 return None
-            table = _NEGATED if inside and negated else {} if inside else _OUTSIDE
+            if exact:
+                table = _EXACT_INSIDE if inside else _EXACT
+            else:
+                table = _NEGATED if inside and negated else {} if inside else _OUTSIDE
             written.append(table.get(letter, f"\\{letter}"))
             continue
         if inside:
@@ -73,6 +104,8 @@ def portable(pattern: str) -> str | None:
             continue
         elif sign == "{" and pattern[index + 1 : index + 2] == ",":
             sign = "{0"
+        elif sign == "$" and exact:
+            sign = "\\n?$"
         written.append(sign)
         index += 1
     return "".join(written)
@@ -143,24 +176,26 @@ def _in_class(sign: str) -> str:
     return f"\\{sign}" if sign in r"\]^-[&~" else sign
 
 
-def example(pattern: str) -> str | None:
-    """A short text that matches, for patterns that are little more than such a text; None if this finds none."""
-    text = re.sub(r"\(\?[:P][^)(]*?[:>]|\(\?:|[()^$]", "", re.sub(r"\|[^)]*", "", pattern))
+def example(pattern: str) -> str:
+    """A short text that may match, for patterns that are little more than such a text.
+
+    Whether it does is not tried: that can take for ever.
+    """
+    text = re.sub(r"\|[^)]*", "", pattern.replace("\\n?$", "").replace("\\p{Nd}", "0"))
+    text = re.sub(r"\(\?[:P][^)(]*?[:>]|\(\?:|[()^$]", "", text)
     text = re.sub(r"\[\^[^\]]*\]", "x", text)
     text = re.sub(r"\[(\\?.)[^\]]*\]", r"\1", text)
     text = re.sub(r"(\\?.)\{([0-9]{1,2})(?:,[0-9]*)?\}", lambda found: found[1] * int(found[2]), text)
     text = re.sub(r"(?<!\\)[*+?]", "", text)
     text = re.sub(r"\\([dwsDWS])", lambda found: _EXAMPLES[found[1]], text)
-    text = re.sub(r"\\(.)", r"\1", text)
-    try:
-        return text if re.search(pattern, text) else None
-    except re.error:
-        return None
+    return re.sub(r"\\(.)", r"\1", text)
 
 
 def longest_need(pattern: str) -> int:
     """A bound on how much text a pattern asks for, rather too high than too low."""
     if pattern in FORMATS.values():
-        return _LONGEST_FORMAT
+        return LONGEST_FORMAT
     counts = [int(count) for count in re.findall(r"\{([0-9]{1,9})", pattern)]
+    if "){" in pattern:  # counts may stand within counts
+        return min(len(pattern) * math.prod(max(count, 1) for count in counts), _MOST_NEED)
     return len(pattern) + 2 * sum(counts)

@@ -14,6 +14,25 @@ STEP: Final = "x-ondevice-step"  # of a number: what it divided by is whole, in 
 DIFFERENT: Final = "x-ondevice-different"  # of an array: items; of an object: names, of which some are not fixed
 _DEPTH: Final = 6  # how far into a schema a glance goes
 _MOST_VALUES: Final = 1000  # values of a set that are counted
+_ALLOWANCE: Final = 200_000  # glances at parts of one document: about a second
+
+
+class Definitions(dict[str, Plain]):
+    """The definitions of a document by name, and how often its parts may still be looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = _ALLOWANCE
+
+    def spend(self) -> None:
+        """Count a glance.
+
+        Raises:
+            RecursionError: there were too many; a schema can have exponentially many ways.
+        """
+        self._left -= 1
+        if self._left < 0:
+            raise RecursionError
 
 
 def type_of(value: Any) -> str:
@@ -25,11 +44,6 @@ def type_of(value: Any) -> str:
     if isinstance(value, int | float):
         return "number"
     return "string" if isinstance(value, str) else "array" if isinstance(value, list) else "object"
-
-
-def equal(one: Any, other: Any) -> bool:
-    """Whether two values are the same to JSON Schema: 1 is 1.0, and neither is true."""
-    return canonical(one) == canonical(other)
 
 
 def canonical(value: Any) -> str:
@@ -77,8 +91,9 @@ def both(schemas: Iterable[Plain]) -> Plain:
     return {**parts[0], "allOf": parts[1:]}
 
 
-def types_of(schema: Plain, definitions: Mapping[str, Plain], depth: int = 0) -> frozenset[str]:
+def types_of(schema: Plain, definitions: Definitions, depth: int = 0) -> frozenset[str]:
     """The types that its values may have; maybe more than they do."""
+    definitions.spend()
     if isinstance(schema, bool):
         return frozenset(TYPES if schema else ())
     types = set(TYPES)
@@ -93,15 +108,14 @@ def types_of(schema: Plain, definitions: Mapping[str, Plain], depth: int = 0) ->
         types &= {type_of(value) for value in schema["enum"]}
     for part in schema.get("allOf", ()):
         types &= types_of(part, definitions, depth + 1)
-    for keyword in ("anyOf", "oneOf"):
-        if keyword in schema:
-            types &= frozenset[str]().union(*(types_of(part, definitions, depth + 1) for part in schema[keyword]))
+    if "anyOf" in schema:
+        types &= frozenset[str]().union(*(types_of(part, definitions, depth + 1) for part in schema["anyOf"]))
     if "$ref" in schema:
         types &= types_of(_target(schema, definitions), definitions, depth + 1)
     return frozenset(types)
 
 
-def disjoint(one: Plain, other: Plain, definitions: Mapping[str, Plain], depth: int = 0) -> bool:
+def disjoint(one: Plain, other: Plain, definitions: Definitions, depth: int = 0) -> bool:
     """Whether no value fits both, as far as can be seen at a glance."""
     if one is False or other is False:
         return True
@@ -114,13 +128,12 @@ def disjoint(one: Plain, other: Plain, definitions: Mapping[str, Plain], depth: 
             return True
         if any(disjoint(part, second, definitions, depth + 1) for part in first.get("allOf", ())):
             return True
-        for keyword in ("anyOf", "oneOf"):
-            if keyword in first and all(disjoint(part, second, definitions, depth + 1) for part in first[keyword]):
-                return True
+        if "anyOf" in first and all(disjoint(part, second, definitions, depth + 1) for part in first["anyOf"]):
+            return True
     return _values_apart(one, other) or _objects_apart(one, other, definitions, depth)
 
 
-def values_of(schema: Plain) -> list[Any] | None:
+def values_of(schema: Plain, definitions: Mapping[str, Plain] | None = None, depth: int = 0) -> list[Any] | None:
     """All values that may fit, maybe with some that do not; None if they are too many to count."""
     if isinstance(schema, bool):
         return None if schema else []
@@ -138,8 +151,10 @@ def values_of(schema: Plain) -> list[Any] | None:
         if high - low < _MOST_VALUES:
             return list(range(int(low // 1), int(high) + 1))
     if "anyOf" in schema:
-        sets = [values_of(part) for part in schema["anyOf"]]
+        sets = [values_of(part, definitions, depth + 1) for part in schema["anyOf"]] if depth < _DEPTH else [None]
         return None if any(each is None for each in sets) else [value for each in sets if each for value in each]
+    if "$ref" in schema and definitions is not None and depth < _DEPTH:
+        return values_of(_target(schema, definitions), definitions, depth + 1)
     return None
 
 
@@ -162,18 +177,17 @@ def _values_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _ranges_apart(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether numbers or lengths of the two do not meet; only where nothing else may fit both."""
-    if one.get("type") not in ("integer", "number", "string") or other.get("type") != one.get("type"):
+    kind = one.get("type")
+    if kind not in ("integer", "number", "string") or other.get("type") != kind:
         return False
-    for first, second in ((one, other), (other, one)):
-        for least, most in (("minimum", "maximum"), ("minLength", "maxLength")):
-            if least in first and most in second and first[least] > second[most]:
-                return True
-    return False
+    least, most = ("minLength", "maxLength") if kind == "string" else ("minimum", "maximum")
+    return any(
+        least in first and most in second and first[least] > second[most]
+        for first, second in ((one, other), (other, one))
+    )
 
 
-def _objects_apart(
-    one: Mapping[str, Any], other: Mapping[str, Any], definitions: Mapping[str, Plain], depth: int
-) -> bool:
+def _objects_apart(one: Mapping[str, Any], other: Mapping[str, Any], definitions: Definitions, depth: int) -> bool:
     if types_of(dict(one), definitions) != {"object"} and types_of(dict(other), definitions) != {"object"}:
         return False
     names: Sequence[str] = [*one.get("required", ()), *other.get("required", ())]

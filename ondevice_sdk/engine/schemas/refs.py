@@ -69,12 +69,14 @@ class Document:
     def __init__(self, schema: Any) -> None:
         schema = json.loads(json.dumps(schema))  # is changed below
         self.draft = _draft(schema)
+        self._clean_ids(schema)
         if self.draft < _OLDEST:
             raise Place(schema).refuse("$schema", "the draft of the JSON schema is too old")
         self._met: set[int] = set()
         self._anchors: dict[tuple[str, str], Place] = {}
         self._dynamic: set[tuple[str, str]] = set()
         self.dynamic = False
+        self._recursive = False
         base = _base(schema, "")
         self.root = Place(schema, "", base)
         self._resources: dict[str, Place] = {"": self.root, base: self.root}
@@ -92,6 +94,8 @@ class Document:
         if not isinstance(reference, str):
             raise place.refuse(keyword)
         if keyword == "$recursiveRef":
+            if self._recursive and len({id(each.schema) for each in self._resources.values()}) > 1:
+                raise place.refuse(keyword)  # it would lead to the outermost of them
             reference = "#"
         url, fragment = urldefrag(reference)
         base = place.base if not url else _join(place.base, url)
@@ -123,6 +127,14 @@ class Document:
                 self._clean(place.schema)
                 self._name(place)
 
+    def _clean_ids(self, schema: Any) -> None:
+        """Leave out what names no resource in this draft."""
+        for place in _schemas(Place(schema)):
+            place.schema.pop("$id" if self.draft < 6 else "id", None)
+            if self.draft < 2019 and "$ref" in place.schema:
+                place.schema.pop("$id", None)
+                place.schema.pop("id", None)
+
     def _clean(self, schema: dict[str, Any]) -> None:
         """Leave out what means nothing in this draft."""
         beside = self.draft < 2019 and "$ref" in schema
@@ -130,6 +142,8 @@ class Document:
             unknown = not _SINCE.get(keyword, 0) <= self.draft <= _UNTIL.get(keyword, NEWEST)
             if unknown or (beside and keyword not in ("$ref", "$defs", "definitions")):
                 del schema[keyword]
+        if isinstance(schema.get("required"), bool):  # as draft 3 has it
+            del schema["required"]
 
     def _name(self, place: Place) -> None:
         schema = place.schema
@@ -144,6 +158,7 @@ class Document:
         if isinstance(schema.get("$dynamicAnchor"), str):
             self._dynamic.add((place.base, schema["$dynamicAnchor"]))
         self.dynamic = self.dynamic or "$dynamicRef" in schema
+        self._recursive = self._recursive or schema.get("$recursiveAnchor") is True
 
 
 def escape(name: str) -> str:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
 
-from ondevice_sdk.engine.schemas.base import base, pattern_of
+from ondevice_sdk.engine.schemas.base import base, contained, pattern_of
 from ondevice_sdk.engine.schemas.deny import Denial
 from ondevice_sdk.engine.schemas.names import allowed_names
 from ondevice_sdk.engine.schemas.outer import outer
 from ondevice_sdk.engine.schemas.patterns import either
-from ondevice_sdk.engine.schemas.plain import REFERENCE, Plain, both, disjoint, union
+from ondevice_sdk.engine.schemas.plain import REFERENCE, Definitions, Plain, both, disjoint, union
 from ondevice_sdk.engine.schemas.refs import NEWEST, Document, Place
 
 _MOST_CASES: Final = 64  # of one schema with `unevaluated...`
@@ -69,7 +69,7 @@ class Rewriter:
         self._document = Document(schema)
         self._bounded, self._joined, self._written_out = bounded, joined, written_out
         self._names: dict[tuple[int, tuple[str, ...], bool], str] = {}
-        self.definitions: dict[str, Plain] = {}
+        self.definitions = Definitions()
         self.denial = Denial(self)
 
     def whole(self) -> Plain:
@@ -81,7 +81,7 @@ class Rewriter:
         try:
             plain = self.schema(self._document.root)
         except RecursionError as error:
-            raise self._document.root.refuse("$ref", "the JSON schema is nested too deeply") from error
+            raise self._document.root.refuse("$ref", "the JSON schema is too deep, or has too many cases") from error
         if isinstance(plain, bool) or not self.definitions:
             return plain
         return {**plain, "$defs": self.definitions}
@@ -228,7 +228,7 @@ class Rewriter:
 
     def _contains(self, place: Place) -> list[Plain]:
         schema, item = place.schema, self.schema(place.inner("contains"))
-        least, most = int(schema.get("minContains", 1)), schema.get("maxContains")
+        least, most = contained(place, "minContains") or 0, contained(place, "maxContains")
         if most is None and least == 0:
             return []
         others = True if most is None else union(self.denial.ways(place.inner("contains")))
@@ -238,8 +238,8 @@ class Rewriter:
             return [union(_leading([True] * before + [item]) for before in range(early))]
         if most is None:
             return [_leading([item] * least)]
-        counts = range(least, min(int(most), least + _EARLY) + 1)
-        ways: list[Plain] = [{"maxItems": int(most), **_leading([item] * least)}]
+        counts = range(least, min(most, least + _EARLY) + 1)
+        ways: list[Plain] = [{"maxItems": most, **_leading([item] * least)}]
         if others is not False:
             ways += [{**_leading([item] * count), "items": others} for count in counts]
         return [union(ways)]
@@ -283,7 +283,7 @@ class Rewriter:
                     if not isinstance(value, list):
                         cases = _product(cases, self._dependent_cases(place, keyword, name, spread))
             elif keyword == "contains" and schema.get("minContains", 1) and "maxContains" not in schema:
-                least = int(schema.get("minContains", 1))
+                least = contained(place, "minContains") or 0
                 view = Seen(items=least if self._document.draft >= NEWEST else 0)
                 ways = [((_leading([self.schema(place.inner(keyword))] * least),), view)]
             elif keyword in _SIMPLE:
@@ -305,7 +305,8 @@ class Rewriter:
             ),
             "additionalProperties" in schema,
             len(listed),
-            "additionalItems" in schema or isinstance(schema.get("items"), dict | bool),
+            isinstance(schema.get("items"), dict | bool)
+            or (isinstance(schema.get("items"), list) and "additionalItems" in schema),
         )
 
     def _one_of_cases(self, place: Place, spread: Callable[[Place], list[Case]]) -> list[Case]:

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, Final
 
-from ondevice_sdk.engine.schemas.bounds import Need, need_of
+from ondevice_sdk.engine.schemas.bounds import ALWAYS, Need, need_of
 from ondevice_sdk.engine.schemas.patterns import example
-from ondevice_sdk.engine.schemas.plain import DIFFERENT, STEP
+from ondevice_sdk.engine.schemas.plain import DIFFERENT, STEP, Plain
 from ondevice_sdk.engine.schemas.refs import escape
 from ondevice_sdk.engine.schemas.rewrite import Rewriter
 from ondevice_sdk.engine.schemas.unique import Shapes
-from ondevice_sdk.errors import ConfigurationError, SchemaUnsupported
+from ondevice_sdk.errors import ConfigurationError, OnDeviceError, SchemaUnsupported
 
 # JSON without free white space, which small models spend their tokens on.
 _COMPACT: Final = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":"}
@@ -50,19 +50,26 @@ def schema_source(text: str, fault_of: Callable[[str], str]) -> tuple[str, Shape
 
     Raises:
         SchemaUnsupported: it cannot be expressed, or nothing satisfies it.
-        ConfigurationError: the schema is not JSON.
+        ConfigurationError: the schema is not JSON, or no schema.
     """
-    from llguidance import LLMatcher
-
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError("the JSON schema is not valid JSON") from error
     if not isinstance(schema, dict | bool):
         raise ConfigurationError("a JSON schema is an object, true or false")
+    try:
+        return _source(schema, fault_of)
+    except RecursionError as error:
+        raise SchemaUnsupported("the JSON schema is nested too deeply") from error
+
+
+def _source(schema: Any, fault_of: Callable[[str], str]) -> tuple[str, Shapes | None, Need, tuple[str, ...]]:
+    from llguidance import LLMatcher
+
     faults: list[str] = []
     for bounded, joined, written_out in _WAYS:
-        plain = Rewriter(schema, bounded=bounded, joined=joined, written_out=written_out).whole()
+        plain = _rewritten(schema, bounded=bounded, joined=joined, written_out=written_out)
         if plain is False:
             raise SchemaUnsupported("nothing satisfies the JSON schema")
         whole: dict[str, Any] = {} if plain is True else plain
@@ -76,12 +83,26 @@ def schema_source(text: str, fault_of: Callable[[str], str]) -> tuple[str, Shape
             raise SchemaUnsupported(
                 "control characters cannot be had beside open objects", path="", keyword="additionalProperties"
             )
-        source = LLMatcher.grammar_from_json_schema(json.dumps(_unmarked(whole, marked)), overrides=options)
-        fault = fault_of(source)
+        try:
+            source = LLMatcher.grammar_from_json_schema(json.dumps(_unmarked(whole, marked)), overrides=options)
+            fault = fault_of(source)
+        except ValueError as error:  # nested too deeply for it, or half a character
+            fault = str(error)
         if not fault:
-            return source, Shapes(whole) if marked else None, need_of(whole), _examples(whole)
+            # What is watched may lead to where nothing fits, at any time: the budget looks ahead from the first token.
+            shapes, need = (Shapes(whole), ALWAYS) if marked else (None, need_of(whole))
+            return source, shapes, need, _examples(whole)
         faults.append(fault)
     raise _refusal(schema, faults)
+
+
+def _rewritten(schema: Any, *, bounded: bool, joined: bool, written_out: bool) -> Plain:
+    try:
+        return Rewriter(schema, bounded=bounded, joined=joined, written_out=written_out).whole()
+    except OnDeviceError:
+        raise
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError):  # they would quote the schema
+        raise ConfigurationError("the JSON schema is not valid") from None
 
 
 def _unmarked(schema: Any, marked: list[bool]) -> Any:

@@ -34,6 +34,16 @@ class Shapes:
         """What an item of an array may be."""
         return self._cached(node, index, lambda part: _items(part, index))
 
+    def choices(self, node: Node) -> tuple[tuple[bytes, str], ...]:
+        """All items that an array can have, where they are few: as text, and canonical."""
+        for part in node:
+            if "items" not in part or "prefixItems" in part:
+                continue
+            values = values_of(part["items"], self._definitions)
+            if values and not any(isinstance(value, list | dict | float) for value in values):
+                return tuple((json.dumps(value, ensure_ascii=False).encode(), canonical(value)) for value in values)
+        return ()
+
     def _cached(self, node: Node, step: object, inner: Any) -> Node:
         if not node:
             return node
@@ -186,7 +196,7 @@ class Watch:
     def _open(self, top: _Frame, *, array: bool) -> _Frame:
         node = self._value(top)
         unique = any(DIFFERENT in part for part in node)
-        return _Frame(array, node, unique, choices=_choices(node) if unique and array else ())
+        return _Frame(array, node, unique, choices=self._shapes.choices(node) if unique and array else ())
 
     def _fits(self, top: _Frame, text: str) -> bool:
         """Whether a number that ends here is a multiple."""
@@ -249,12 +259,3 @@ def _may_become_multiple(number: str, steps: Sequence[float]) -> bool:
     digits = len(number.partition(".")[2])
     room = any(digits < -int(Decimal(repr(step)).as_tuple().exponent) for step in steps)
     return room or _is_multiple(number, steps)
-
-
-def _choices(node: Node) -> tuple[tuple[bytes, str], ...]:
-    """Items as text, where one schema of the array lists them all."""
-    for part in node:
-        values = values_of(part.get("items", True)) if "items" in part and "prefixItems" not in part else None
-        if values and not any(isinstance(value, list | dict | float) for value in values):
-            return tuple((json.dumps(value, ensure_ascii=False).encode(), canonical(value)) for value in values)
-    return ()

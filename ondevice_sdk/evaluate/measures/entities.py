@@ -153,10 +153,11 @@ def covered(gold: Found, given: Found) -> Counts:
 def parse_spans(answer: str, text: str, kinds: Iterable[str]) -> Iterable[tuple[int, int, str]]:
     """Spans of a free answer: objects of JSON, or lines of kind and name in either order, looked up in the text."""
     pairs = _OBJECT.findall(answer) or _LINE.findall(answer)
-    known = sorted(kinds)
+    known = sorted(kinds, key=lambda kind: (kind == "address", kind))  # "email address" is an email
     for left, right in pairs:
         for said, name in ((left, right), (right, left)):
-            kind = next((kind for kind in known if kind in said.casefold()), None)
+            heard = said.casefold().replace("organiz", "organis").replace("location", "place")
+            kind = next((kind for kind in known if re.search(rf"\b{kind}", heard)), None)
             if kind is not None:
                 for part in re.split(r"[,;]\s*", name.strip(" \"'")):
                     yield from ((span.start, span.end, kind) for span in find_all(text, part))

@@ -115,10 +115,11 @@ class _Verdict:
 
 def _judge(text: str, document: Document) -> _Verdict:
     found = [document.support(span.text) for span in sentences(text)]
-    wanted = max(1, len(found))  # an empty summary is no faithful one
+    if not found:  # no summary is no faithful one: it counts as one wrong statement
+        return _Verdict(Counts(0, 1, 1), Counts(1, 1, 1))
     return _Verdict(
-        Counts(sum(each.supported for each in found), len(found), wanted),
-        Counts(sum(not each.faithful for each in found), len(found), wanted),
+        Counts(sum(each.supported for each in found), len(found), len(found)),
+        Counts(sum(not each.faithful for each in found), len(found), len(found)),
     )
 
 

@@ -79,13 +79,16 @@ class ToolMeasure:
         cases = [_Case.of(record) for record in sample.records]
         answers = session.call([(case.text, case.tools) for case in cases], _ANSWER_TOKENS)
         ours = [
-            case.outcome(answer.tool_calls[0] if answer is not None and answer.tool_calls else None)
+            case.failed() if answer is None else case.outcome(next(iter(answer.tool_calls), None))
             for case, answer in zip(cases, answers.values, strict=True)
         ]
         fills = [{"text": case.text, "tools": _shown(case.tools)} for case in cases]
         asked = session.ask(_PROMPTS, fills, _ANSWER_TOKENS)
         naive = {
-            name: [case.outcome(written_call(said, case.tools)) for case, said in zip(cases, given, strict=True)]
+            name: [
+                case.outcome(written_call(said, case.tools)) if said.strip() else case.failed()
+                for case, said in zip(cases, given, strict=True)
+            ]
             for name, given in asked.answers.items()
         }
         about = About(sample.set, self.family, answers.seconds, asked.seconds, asked.noted(answers.note))
@@ -118,6 +121,11 @@ class _Case:
         if name not in {tool.name for tool in tools}:
             raise record.fault("the right call is of none of the tools")
         return cls(text, tools, name, calls[0].mapping(name))
+
+    def failed(self) -> Outcome:
+        """Of no answer at all: wrong, also where a call is not wanted."""
+        wanted = self.accepted is not None
+        return Outcome(wanted, called=not wanted)
 
     def outcome(self, call: ToolCall | None) -> Outcome:
         if call is None:

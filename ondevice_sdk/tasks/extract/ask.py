@@ -96,23 +96,26 @@ def ask_question(passage: str, question: str, values: Sequence[str]) -> tuple[Sc
 
 def windows(text: str, sentences: Sequence[Span], chars: int) -> list[Span]:
     """The text in pieces of at most so many characters and about as many bytes, cut between sentences if possible."""
-    if len(text.encode()) > len(text):
-        chars = max(LEAST_TOKENS, chars * len(text) // len(text.encode()))
     found: list[Span] = []
     start = end = -1
     for sentence in sentences:
-        if start >= 0 and sentence.end - start > chars:
+        if start >= 0 and _bytes(text[start : sentence.end]) > chars:
             found.append(Span(start, end, text[start:end]))
             start = -1
         if start < 0:
             start = sentence.start
         end = sentence.end
-        while end - start > chars:
-            found.append(Span(start, start + chars, text[start : start + chars]))
-            start += chars
+        while _bytes(text[start:end]) > chars:
+            piece = text[start:end].encode()[:chars].decode(errors="ignore")
+            found.append(Span(start, start + len(piece), piece))
+            start += len(piece)
     if start >= 0 and text[start:end].strip():
         found.append(Span(start, end, text[start:end]))
     return found
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode())
 
 
 def _asked(each: Field) -> str:

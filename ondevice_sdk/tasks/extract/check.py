@@ -12,8 +12,8 @@ from ondevice_sdk.text.retrieval import Index
 from ondevice_sdk.text.values import numbers
 from ondevice_sdk.types import Evidence, JsonValue, Span
 
-_WORDS = 0.7  # share of a longer value's words, rare ones counting more, that one sentence has to hold
-_DEEPEST = 64
+_WORDS = 0.7  # share of a longer value's words, rare ones counting more, that one sentence has to hold; by eye
+_DEEPEST = 64  # values in values, and alternatives in a schema, that are followed: bounds the work
 
 
 @dataclass(slots=True)
@@ -67,8 +67,16 @@ class Check:
             held: dict[str, JsonValue] = {}
             for name, item in value.items():
                 part = next((p["properties"][name] for p in parts if name in p.get("properties", {})), None)
+                free = part is None  # the schema does not name the key
+                if free:
+                    others = (p.get("additionalProperties") for p in parts)
+                    part = next((each for each in others if isinstance(each, Mapping)), None)
                 wanted = any(name in p.get("required", ()) for p in parts) or part is None
+                told = len(self.warnings)
                 left, out = self._kept(item, part, (*path, name), spare=not wanted)
+                if free and len(self.warnings) > told:  # such a key may be of the text: not for a warning
+                    self.warnings[told:] = [doubtful((*path, "*"))]
+                    self.warnings = list(dict.fromkeys(self.warnings))
                 if not out:
                     held[name] = left
             return held, False

@@ -50,6 +50,11 @@ class Found:
         """Say that the text hardly bears a value out."""
         self.warnings.append(doubtful(path))
 
+    def cut(self, path: Path, kept: int, there: int) -> None:
+        """Say that a list lacks items of the text, if it does."""
+        if kept < there:
+            self.warnings.append(f"{pointer(path)}: {kept} of {there} items only")
+
 
 def doubtful(path: Path) -> str:
     """The warning that a value is in doubt: it names the place, never the value."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from ondevice_sdk.backends.api import Score
@@ -25,6 +26,9 @@ Record = list[tuple[Field, Span]]  # values of one row and where they stand
 
 _LINE = re.compile(r"[^\n\r]*[^\s][^\n\r]*")
 _RIVAL = Field((), "other", "", "string", nullable=True, required=False, limits={})
+_ITEM_END = re.compile(r"[\n,;]")
+_LONG_LIST = 60  # lines and commas of a window: as many as pieces are looked at elsewhere
+_PARTS = 3  # pieces of an item of two words
 _LINES = 3  # from so many on a text is held to be a list
 _WINDOWS = 3  # of a long text that a field is looked for in
 _UNITS = 100  # lines or sentences that rows are looked for in; that there are more is told
@@ -42,6 +46,9 @@ def read_named(
     groups = yield from _matches(fields, asked, page, found)
     matches = sorted((match for group in groups for match in group), key=lambda match: -match.score)
     chosen = assign(fields, matches, LEAST)
+    there = chosen
+    if any(each.many and len(chosen.get(number, ())) == each.most for number, each in enumerate(fields)):
+        there = assign([replace(each, most=len(matches)) for each in fields], matches, LEAST)
     missed: list[Field] = []
     for number, each in enumerate(fields):
         got = list(chosen.get(number, ()))
@@ -51,6 +58,8 @@ def read_named(
                 found.doubt(each.path)
         if got:
             found.keep(each, [match.piece for match in sorted(got, key=lambda match: match.piece.start)])
+            if each.many:
+                found.cut(each.path, len(got), len(there[number]))
         else:
             missed.append(each)
     return missed
@@ -76,6 +85,7 @@ def read_closed(
         if each.many and places:
             found.put(each, [label for label, _ in places[: each.most]])
             found.prove([((*each.path, str(at)), place) for at, (_, place) in enumerate(places[: each.most])])
+            found.cut(each.path, min(len(places), each.most), len(places))
             continue
         if len(places) == 1:
             [(label, place)] = places
@@ -137,6 +147,7 @@ def read_rows(rows: Rows, parts: Sequence[Span], page: Page, found: Found) -> Fl
                     chosen[number] = best
         if all(number in chosen or each.may_lack for number, each in enumerate(fields)):
             records.append([(fields[number], chosen[number].piece) for number in sorted(chosen)])
+    found.cut(rows.path, min(len(records), rows.most), len(records))
     return records[: rows.most]
 
 
@@ -159,7 +170,8 @@ def _matches(
     held: list[tuple[Span, Sequence[int], list[Span]]] = []
     requests: list[Score] = []
     for window, numbers_of in asked:
-        spans = [piece for piece in _pieces(window) if page.fits(piece)]
+        many = any(fields[number].many for number in numbers_of)
+        spans = [piece for piece in _pieces(window, many=many) if page.fits(piece)]
         if not spans:
             held.append((window, [], []))
             continue
@@ -186,9 +198,12 @@ def _matches(
     return groups
 
 
-def _pieces(window: Span) -> list[Span]:
+def _pieces(window: Span, *, many: bool) -> list[Span]:
+    """What may be a value there. Of a long list, where a list is wanted, no item is left out for its length."""
     text = window.text
-    found = [*pieces(text), *(span for span, _ in numbers(text)), *(span for span, _ in dates(text))]
+    items = len(_ITEM_END.findall(text))
+    parts = pieces(text, _PARTS * items) if many and items >= _LONG_LIST else pieces(text)
+    found = [*parts, *(span for span, _ in numbers(text)), *(span for span, _ in dates(text))]
     places = sorted({(span.start, span.end) for span in found})
     return [Span(window.start + start, window.start + end, text[start:end]) for start, end in places]
 

@@ -17,8 +17,8 @@ Kind = Literal["string", "number", "integer", "boolean", "label", "date"]
 Path = tuple[str, ...]
 
 _MOST_FIELDS = 64  # more are asked faster in one go
-_DEEPEST = 8
-_MOST_ITEMS = 20  # of a list that sets no limit
+_DEEPEST = 8  # objects in objects: bounds the work
+_MOST_ITEMS = 100  # of a list, whatever its limit; that there are more is told
 _PLAIN = frozenset(
     "$schema $id $defs $ref $comment $anchor title description default examples type properties required items anyOf "
     "allOf enum const format minLength maxLength minimum maximum exclusiveMinimum exclusiveMaximum minItems maxItems "
@@ -157,7 +157,7 @@ def _walk(
         item, empty = _resolved(part.get("items"), root, depth + 1)
         if empty:
             raise _NotFlatError
-        least, most = int(part.get("minItems", 0)), min(int(part.get("maxItems", _MOST_ITEMS)), 100)
+        least, most = int(part.get("minItems", 0)), min(int(part.get("maxItems", _MOST_ITEMS)), _MOST_ITEMS)
         if item.get("type") == "object":
             inner = tuple(_walk(item, root, (), "", True, depth + 2))
             fields = tuple(each for each in inner if isinstance(each, Field))

@@ -33,7 +33,7 @@ _STIFF_BIAS: Final = 8.0
 _STIFF_SCALE: Final = 4.0
 _POLES, _NEUTRAL = ("positive", "negative"), "neutral"
 _NEUTRAL_OWN = 0.5  # of its own score; see _between_poles
-_NEUTRAL_MARGIN = 0.1
+_NEUTRAL_MARGIN = 0.1  # more than the middle, chosen by eye
 
 
 def score_labels(

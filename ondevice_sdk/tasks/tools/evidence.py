@@ -167,8 +167,8 @@ def _dates(text: str) -> tuple[date, ...]:
 class _Number:
     start: int
     end: int
-    value: float
-    part: float  # of one, where it is per cent
+    value: float = field(repr=False)
+    part: float = field(repr=False)  # of one, where it is per cent
 
 
 def _numbers(text: str) -> list[_Number]:

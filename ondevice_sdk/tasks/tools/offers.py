@@ -83,6 +83,8 @@ def _of_schema(tool: Tool) -> Offer:
     if not isinstance(tool.parameters, Mapping) or tool.parameters.get("type", "object") != "object":
         raise ConfigurationError(f"the parameters of the tool {tool.name!r} must be the JSON schema of an object")
     schema = {"properties": {}, **_schema_of(tool.parameters), "type": "object"}
+    if not isinstance(schema["properties"], dict):
+        raise ConfigurationError(f"the properties of the tool {tool.name!r} must be an object of schemas")
     return Offer(tool.name, tool.description, schema, schema)
 
 
@@ -127,7 +129,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(function, include_extras=True)
     except NameError as error:
         unknown = error.name
-    except TypeError:
+    except (TypeError, SyntaxError, AttributeError):
         unknown = None
     which = getattr(function, "__name__", "")
     raise ConfigurationError(

@@ -20,7 +20,9 @@ _DEEPEST: Final = 4  # objects in objects that are narrowed; a type may hold its
 _DATE_FORM = re.compile(r"\b(?:YYYY|MM|DD)([-/. ])(?:MM|DD)\1(?:YYYY|MM|DD)\b")
 _TIMED = re.compile(r"YYYY|\bHH\b|HH:MM|ISO.?8601", re.IGNORECASE)
 _PER_CENT = re.compile(r"%|\bper ?cent", re.IGNORECASE)
-_OWN_FORM = frozenset({"pattern", "format", "minLength", "maxLength", "contentEncoding", "const"})
+# What else stands in a schema may rule out a value that is taken from the request.
+_ABOUT = frozenset({"type", "title", "description", "default", "examples"})
+_BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 _NUMBERS = frozenset({"integer", "number"})
 _WORDS_ON_IT = frozenset({"title", "description"})
 # An object with one of these may say which of its fields go together: it stays as it is.
@@ -104,35 +106,39 @@ class _Narrowing:
 
     def number(self, part: Schema) -> Schema:
         fitting = [value for value in dict.fromkeys(self.given(part)) if _within(part, value)]
-        if not fitting or "multipleOf" in part:
+        if not fitting or part.keys() - _ABOUT - _BOUNDS:
             return part
         return _described(part) | {"enum": [_plain(value) for value in fitting]}
 
     def given(self, part: Schema) -> tuple[float, ...]:
         """The numbers of the request, "5 %" as the part of one unless per cents are asked for."""
-        if part.get("type") == "integer":
+        if _kind(part) == "integer":
             return tuple(value for value in self.evidence.numbers if not value % 1)
         return self.evidence.numbers if _PER_CENT.search(_description(part)) else self.evidence.parts
 
     def array(self, part: Schema, depth: int) -> Schema:
         """A list of what stands in the request, not longer than what stands there."""
+        if part.keys() - _ABOUT - {"items", "minItems", "maxItems"}:
+            return part
         items = _resolved(part["items"], self.definitions)
         limits = {"minItems", "maxItems"}.intersection(part)
         if isinstance(items, dict) and not limits and "enum" not in items:
             lists: Sequence[Sequence[object]] = self.evidence.lists if _kind(items) == "string" else ()
             if _kind(items) in _NUMBERS:
-                known = set(self.given(items))
+                known = {value for value in self.given(items) if _within(items, value)}
                 lists = tuple(run for run in self.evidence.runs if known.issuperset(run))
-            if lists and not _OWN_FORM.intersection(items):
+            if lists and not items.keys() - _ABOUT - _BOUNDS:
                 return _described(part) | {"enum": [[_plain(item) for item in found] for found in lists]}
         most = len(self.evidence.numbers) if _kind(items) in _NUMBERS else self.evidence.parts_of_lists
         capped = part if limits else {**part, "minItems": 1, "maxItems": max(1, most)}
         return {**capped, "items": self.value(part["items"], depth)}
 
     def string(self, part: Schema) -> Schema:
+        if part.keys() - _ABOUT - {"format"}:
+            return part
         if self.evidence.dates and (form := _date_form(part)):
             return _described(part) | {"enum": [_shown(day, form) for day in self.evidence.dates]}
-        if _OWN_FORM.intersection(part) or _TIMED.search(_description(part)):
+        if "format" in part or _TIMED.search(_description(part)):
             return part
         named = [value for value in _options(part) if self.evidence.names(value)]
         values = named or list(self.evidence.phrases)
@@ -148,7 +154,7 @@ def _required(schema: Mapping[str, Any]) -> list[str]:
     listed, properties = schema.get("required"), schema.get("properties")
     if not isinstance(listed, list) or not isinstance(properties, dict):
         return []
-    return [name for name in listed if name in properties]
+    return [name for name in listed if isinstance(name, str) and name in properties]
 
 
 def _resolved(part: object, definitions: Schema) -> object:
@@ -168,8 +174,11 @@ def _resolved(part: object, definitions: Schema) -> object:
     return part
 
 
-def _kind(part: object) -> object:
-    return part.get("type") if isinstance(part, dict) else None
+def _kind(part: object) -> str:
+    """The one type of a value, beside null; empty where there is none, or several."""
+    listed = part.get("type") if isinstance(part, dict) else None
+    kinds = [kind for kind in (listed if isinstance(listed, list) else [listed]) if kind != "null"]
+    return kinds[0] if len(kinds) == 1 and isinstance(kinds[0], str) else ""
 
 
 def _within(part: Schema, value: float) -> bool:

@@ -121,7 +121,7 @@ def use(wanted: dict[str, Any]) -> None:
         assert ai.count_tokens(TEXT)
         for name, given in {"redact": TEXT, "embed": [TEXT]}.items():  # of versions and models that have them
             if hasattr(ai, name):
-                with contextlib.suppress(errors.Unsupported):
+                with contextlib.suppress(errors.Unsupported, errors.ModelNotInstalled, errors.BackendUnavailable):
                     getattr(ai, name)(given)
         mark("others")
         report = ai.privacy_report()
