@@ -96,6 +96,7 @@ def ondevice(home: Path, *words: str, code: int = 0) -> str:
     return done.stdout if code == 0 else done.stderr
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path) -> None:
     home, other = tmp_path / "home", tmp_path / "other"
     for words, place in (((), home / "prefixes"), (("--directory", str(other)), other)):

@@ -48,6 +48,7 @@ def check(result: SubjectResult, pairs: int) -> None:
         assert figure.median.low <= figure.median.value <= figure.median.high
 
 
+@pytest.mark.slow
 def test_the_loaded_measures_on_the_echo_backend(echo_path: Path, store: Store) -> None:
     seen: list[Progress] = []
     result = measure(str(echo_path), measures=QUICK, pairs=2, sizes=SIZES, store=store, on_progress=seen.append)

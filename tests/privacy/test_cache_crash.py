@@ -175,6 +175,7 @@ def test_a_purge_that_never_ends_is_given_up(directory: Path, monkeypatch: pytes
             cache.purge()
 
 
+@pytest.mark.slow
 def test_several_processes_at_once(directory: Path) -> None:
     runs = [
         subprocess.Popen(
