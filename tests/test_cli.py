@@ -56,6 +56,7 @@ def test_a_damaged_model_makes_verify_fail(ondevice: Command, echo_path: Path) -
     assert b"CORRUPT" in ondevice("models", "verify", code=1).stdout
 
 
+@pytest.mark.slow
 def test_export_and_import(ondevice: Command, echo_path: Path, tmp_path: Path) -> None:
     ondevice("models", "add", str(echo_path), "--name", "parrot")
     ondevice("models", "export", "parrot", "--to", str(tmp_path / "models.bundle"))

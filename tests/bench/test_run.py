@@ -105,6 +105,7 @@ def test_the_real_model_beside_the_bare_library(installed_store: Store) -> None:
     check(result, 2)
 
 
+@pytest.mark.slow
 def test_the_bare_library_counts_as_ours_and_ends_with_its_block(store: Store) -> None:
     from ondevice_sdk.bench.stations import Target, loaded
     from ondevice_sdk.device import detect
@@ -143,6 +144,7 @@ def test_threads_and_context_are_those_asked_for(echo_path: Path, store: Store) 
     assert (result.context_tokens, result.threads) == (512, 1)
 
 
+@pytest.mark.slow
 def test_batch_sizes_without_room_are_left_out(echo_path: Path, store: Store) -> None:
     sizes = replace(SIZES, batch_sizes=(1, 3, 30))
     result = measure(str(echo_path), measures=("batched",), pairs=1, sizes=sizes, store=store)

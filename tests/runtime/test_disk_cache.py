@@ -226,6 +226,7 @@ def cached(cache: PrefixCache | None, model: Path, text: str = TEXT, **options: 
         return ai.generate(text, temperature=0, max_tokens=2).usage.cached_tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"isolation": "thread", "privacy": "guarded"}], ids=["sealed", "thread"])
 def test_a_later_client_need_not_read_again(cache: PrefixCache, echo_path: Path, options: dict[str, Any]) -> None:
     assert cached(None, echo_path, **options) == cached(cache, echo_path, **options) == 0
