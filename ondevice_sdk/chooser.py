@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -178,10 +179,7 @@ class Chooser:
     def _named_embedder(self, model: str) -> bool:
         """Whether a client's one model is an embedder; what it is not, the model itself will say when it is used."""
         if _is_path(model):
-            try:
-                return gguf.read_header(model).embeds
-            except (OSError, errors.ModelCorrupt):
-                return False
+            return _file_embeds(model)
         name = model.partition(":")[0]
         return any(spec.name == name and spec.embeds for spec in self._specs()) or any(
             each.name == name and _gives_embeddings(each) for each in self._models().installed()
@@ -404,13 +402,21 @@ class Chooser:
 
 
 def _gives_embeddings(model: LocalModel | InstalledModel) -> bool:
-    """By its file's own header; what cannot be read will be refused when it is used."""
-    if model.format != "gguf":
-        return False
+    return model.format == "gguf" and _file_embeds(model.path)
+
+
+def _file_embeds(path: str) -> bool:
+    """By the file's own header; what cannot be read will be refused when it is used."""
     try:
-        return gguf.read_header(model.path).embeds
+        state = Path(path).stat()
+        return _header_embeds(path, state.st_size, state.st_mtime_ns)
     except (OSError, errors.ModelCorrupt):
         return False
+
+
+@lru_cache(maxsize=64)  # a choice asks several times, and a header of many tokens takes 20 ms
+def _header_embeds(path: str, size: int, changed_ns: int) -> bool:  # noqa: ARG001  # another file has other ones
+    return gguf.read_header(path).embeds
 
 
 def _percent(stage: str, on_progress: ProgressCallback | None) -> Callable[[float], None] | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ondevice_sdk.tasks.flow import Flow
-from ondevice_sdk.tasks.labels.flow import LOW_CONFIDENCE, score_labels
+from ondevice_sdk.tasks.labels.flow import decided, score_labels
 from ondevice_sdk.tasks.labels.learned import Learned
 from ondevice_sdk.text.languages import language_shares
 from ondevice_sdk.text.split import count_words
@@ -63,7 +63,4 @@ def detect_language(
     total = sum(sharp.values())
     ranked = sorted(sharp, key=lambda label: (label == _UNDETERMINED, -sharp[label]))
     probabilities = {label: sharp[label] / total for label in ranked}
-    best = max(probabilities, key=probabilities.__getitem__)
-    if abstain_below is not None and probabilities[best] < abstain_below:
-        warnings.append(LOW_CONFIDENCE)
-    return Analysis(labels[best], probabilities[best], probabilities, (), tuple(warnings), usage)
+    return decided(labels, probabilities, warnings, usage, abstain_below)

@@ -10,7 +10,7 @@ from typing import Final
 from ondevice_sdk.evaluate import metrics
 from ondevice_sdk.evaluate.compare import About, Metric, Outcomes, compare
 from ondevice_sdk.evaluate.measures.measure import Sample
-from ondevice_sdk.evaluate.measures.questions import answer_f1, held, schema_of
+from ondevice_sdk.evaluate.measures.questions import answer_f1, held, said, schema_of
 from ondevice_sdk.evaluate.report import Row
 from ondevice_sdk.evaluate.session import Session
 from ondevice_sdk.types import Analysis, JsonValue
@@ -90,12 +90,6 @@ def hidden(facts: Sequence[Fact], paragraphs: Sequence[str], turn: int) -> str:
     for depth, number in sorted(depths, reverse=True):  # from the end, so that places stay right
         parts.insert(depth * len(paragraphs) // (DEPTHS - 1), facts[number].needle)
     return "\n\n".join(parts)
-
-
-def said(answer: Analysis[JsonValue] | None, number: int) -> str:
-    """What was answered to a question; empty without an answer."""
-    output = answer.output if answer is not None else None
-    return str(output.get(f"answer_{number}") or "") if isinstance(output, dict) else ""
 
 
 def is_right(fact: Fact, number: int, text: str, answer: Analysis[JsonValue] | None) -> bool:

@@ -14,7 +14,7 @@ from ondevice_sdk.evaluate.data import Record
 from ondevice_sdk.evaluate.measures.measure import Sample
 from ondevice_sdk.evaluate.report import Row
 from ondevice_sdk.evaluate.session import Prompt, Session
-from ondevice_sdk.types import JsonValue
+from ondevice_sdk.types import Analysis, JsonValue
 
 ANSWER_F1: Final = Metric("answer F1", metrics.mean)
 HELD: Final = Metric("answer held", metrics.mean)
@@ -59,12 +59,11 @@ class QuestionMeasure:
         texts = list(dict.fromkeys(each.text for each in asked))
         of_text = {text: [each for each in asked if each.text == text] for text in texts}
         answers = session.analyse_each([(text, schema_of([q.question for q in of_text[text]])) for text in texts])
-        said: dict[tuple[str, str], str] = {}
+        answered: dict[tuple[str, str], str] = {}
         for text, answer in zip(texts, answers.values, strict=True):
-            output = answer.output if answer is not None and isinstance(answer.output, dict) else {}
             for number, each in enumerate(of_text[text]):
-                said[(text, each.question)] = str(output.get(f"answer_{number}") or "")
-        ours = [said[(each.text, each.question)] for each in asked]
+                answered[(text, each.question)] = said(answer, number)
+        ours = [answered[(each.text, each.question)] for each in asked]
         prompts = () if self.documents is not None else _PROMPTS  # a whole book fits into no prompt
         fills = [{"text": each.text, "question": each.question} for each in asked]
         plain = session.ask(prompts, fills, _ANSWER_TOKENS)
@@ -101,6 +100,12 @@ def schema_of(questions: Sequence[str]) -> Mapping[str, JsonValue]:
         },
         "additionalProperties": False,
     }
+
+
+def said(answer: Analysis[JsonValue] | None, number: int) -> str:
+    """What was answered to a question of `schema_of`; empty without an answer."""
+    output = answer.output if answer is not None else None
+    return str(output.get(f"answer_{number}") or "") if isinstance(output, dict) else ""
 
 
 def answer_f1(said: str, answers: Sequence[str]) -> float:

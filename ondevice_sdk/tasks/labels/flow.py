@@ -22,7 +22,7 @@ from ondevice_sdk.tasks.labels.learned import Lean, Learned, key_of
 from ondevice_sdk.tasks.labels.odds import fit, softmax
 from ondevice_sdk.tasks.labels.pages import Page, Scores, is_feeling, page_for
 from ondevice_sdk.tasks.reading import CHUNK_TOKENS, Room, count_tokens, readable, room_for_text, split_to_fit
-from ondevice_sdk.types import Analysis
+from ondevice_sdk.types import Analysis, Usage
 
 LOW_CONFIDENCE: Final = "low confidence"
 
@@ -69,13 +69,23 @@ def score_labels(
     parts = [_odds(page, names, row, lean.without) for row in rows[len(common) :]]
     odds = _average(parts, [chunk.tokens for chunk in chunks])
     probabilities = dict(zip(labels, softmax(odds if lean.fit is None else lean.fit(odds)), strict=True))
-    best = max(probabilities, key=probabilities.__getitem__)
-    warnings: list[str] = []
+    warnings = []
     if lean.left_out:
         warnings.append(f"{lean.left_out} of {len(examples)} examples did not fit into the context")
-    if abstain_below is not None and probabilities[best] < abstain_below:
-        warnings.append(LOW_CONFIDENCE)
-    return Analysis(labels[best], probabilities[best], probabilities, (), tuple(warnings), usage)
+    return decided(labels, probabilities, warnings, usage, abstain_below)
+
+
+def decided(
+    labels: Mapping[str, Any],
+    probabilities: Mapping[str, float],
+    warnings: Sequence[str],
+    usage: Usage,
+    abstain_below: float | None,
+) -> Analysis[Any]:
+    """The likeliest label; one that is less likely than `abstain_below` stays, with a warning."""
+    best = max(probabilities, key=probabilities.__getitem__)
+    doubts = () if abstain_below is None or probabilities[best] >= abstain_below else (LOW_CONFIDENCE,)
+    return Analysis(labels[best], probabilities[best], probabilities, (), (*warnings, *doubts), usage)
 
 
 def check_threshold(abstain_below: object) -> None:
