@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from ondevice_sdk import Client, Message, Sentiment, errors
 from ondevice_sdk.store import Store
 from ondevice_sdk.types import Completed, Progress, PromptProgress, TextDelta
+from tests.processes import gone, workers
 
 
 @pytest.fixture
@@ -33,14 +34,6 @@ def echo(echo_path: Path, store: Store) -> Iterator[Client]:
 def ai(installed_store: Store) -> Iterator[Client]:
     with Client("smollm2-135m-instruct", store=installed_store) as client:
         yield client
-
-
-def workers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=20)[1]
 
 
 # --- echo: the way through client, worker and back --------------------------------------------------------------------

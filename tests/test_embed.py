@@ -21,6 +21,7 @@ from ondevice_sdk import AsyncClient, Client, errors, models
 from ondevice_sdk.store import Store
 from ondevice_sdk.types import Progress
 from tests import bert
+from tests.processes import workers
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,6 @@ def embedders(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def ai(embedders: Store) -> Iterator[Client]:
     with Client(store=embedders) as client:
         yield client
-
-
-def workers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_embed_runs_on_the_model_that_gives_embeddings(ai: Client) -> None:

@@ -34,6 +34,7 @@ from ondevice_sdk import AsyncClient, Client, errors
 from ondevice_sdk.device import detect
 from ondevice_sdk.store import Store
 from ondevice_sdk.types import Progress
+from tests.processes import gone, workers
 
 MakeModel = Callable[..., Path]
 
@@ -63,14 +64,6 @@ def slow(make_model: MakeModel) -> Iterator[Client]:
     with Client(make_model(delay_s=0.02)) as client:
         client.prewarm()
         yield client
-
-
-def workers() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-
-
-def gone(processes: list[psutil.Process]) -> bool:
-    return not psutil.wait_procs(processes, timeout=20)[1]
 
 
 def idle(client: Client) -> bool:
