@@ -56,7 +56,7 @@ class Engine(NamedTuple):
 
 ENGINES: Final = [
     Engine("llama_cpp", "smollm2-135m-instruct", tries_nothing=True),
-    Engine("openvino", "smollm2-135m-instruct", tries_nothing=False),
+    Engine("openvino", "smollm2-135m-instruct", tries_nothing=True),  # its telemetry is never even imported
 ]
 
 
@@ -165,6 +165,38 @@ def test_a_real_model_is_pulled_from_its_hub_and_nothing_else_is_sent(
     assert record.told["states"]["ledger of attempts"] == "active"
     if engine.tries_nothing:
         assert record.told["attempts"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.parametrize(("privacy", "isolation"), [("off", "process"), ("off", "thread"), ("guarded", "thread")])
+def test_telemetry_of_openvino_never_starts(
+    installed_store: Store, tmp_path: Path, privacy: str, isolation: str
+) -> None:
+    """Also where nothing refuses it, and no variable asks it to be quiet."""
+    skip_without_openvino()
+    model = tmp_path / "model.gguf"
+    model.symlink_to(installed_store.resolve("smollm2-135m-instruct").path)
+    wanted = {"model": str(model), "backend": "openvino", "privacy": privacy, "isolation": isolation}
+    record = watch(tmp_path, APP, json.dumps(wanted))
+    assert not [name for name in record.told["environment"] if any(part in name for part in MUTING)]
+    assert all(phase.silent for phase in record.phases)
+    assert not (tmp_path / "intel").exists()  # where it would keep its identifier of the machine
+
+
+@pytest.mark.slow
+def test_telemetry_of_openvino_is_seen_where_it_is_let(tmp_path: Path) -> None:
+    """The control: what importing OpenVINO does without the plugin."""
+    skip_without_openvino()
+    record = watch(tmp_path, "-c", "import openvino")
+    assert any(contact.startswith("lookup ") and "google" in contact for contact in record.contacts())
+    assert (tmp_path / "intel").exists()
+
+
+def skip_without_openvino() -> None:
+    usable = {status.name: status for status in registry.status(detect())}
+    if "openvino" not in usable or not usable["openvino"].usable:
+        pytest.skip("the OpenVINO backend is not installed")
 
 
 @pytest.mark.slow
