@@ -98,7 +98,7 @@ def build(
         _mechanism(
             "scrubbed environment",
             set(seal.environment) <= environment | {"LC_CTYPE"},  # Python itself sets this one under the C locale
-            f"{len(seal.environment)} variables, none inherited from the app",
+            f"{len(seal.environment)} variables, none inherited from the app but names of devices",
             "the worker has other variables than it was given",
         ),
         _mechanism("offline variables", offline, "libraries are asked to stay offline", "not set"),

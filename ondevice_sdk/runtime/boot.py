@@ -121,6 +121,10 @@ def main() -> None:
         from ondevice_sdk.runtime import function
 
         function.run(inbound, outbound)
+    elif go["role"] == "maker":
+        from ondevice_sdk.runtime import maker
+
+        maker.run(inbound, outbound)
     else:
         from ondevice_sdk.runtime import worker
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import FileIO
 from pathlib import Path
 from typing import Final, cast
@@ -33,8 +33,10 @@ class WorkerProcess:
     Its standard error is drained into a ring that is kept in memory only and never logged: it could hold text.
     """
 
-    def __init__(self, worker_command: Sequence[str] | None, level: PrivacyLevel) -> None:
-        """Start it.
+    def __init__(
+        self, worker_command: Sequence[str] | None, level: PrivacyLevel, more: Mapping[str, str] | None = None
+    ) -> None:
+        """Start it, with `more` in its environment.
 
         Raises:
             ConfigurationError: the command cannot be started.
@@ -42,7 +44,7 @@ class WorkerProcess:
         command = [*python_command(worker_command), "-I", "-S", "-B", _BOOT]
         self._directory = PrivateDirectory()
         self.home = self._directory.path
-        environment = variables(level, self.home)
+        environment = {**variables(level, self.home), **(more or {})}
         self.variables = frozenset(environment)
         self._kills_before = _out_of_memory_kills()
         self.began = time.monotonic()

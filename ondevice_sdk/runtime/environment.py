@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,8 +38,16 @@ OFFLINE: Final[Mapping[str, str]] = {
 }
 
 
+# The one thing that a worker is told from the app's environment: on what device a backend is to run models.
+_DEVICE: Final = re.compile(r"ONDEVICE_[A-Z0-9]+_DEVICE")
+_DEVICE_NAME: Final = re.compile(r"[A-Za-z0-9_.:,-]{1,64}")
+
+
 def variables(level: PrivacyLevel, home: str) -> dict[str, str]:
     """The worker's environment; `home` is its private directory."""
+    devices = {
+        name: value for name, value in os.environ.items() if _DEVICE.fullmatch(name) and _DEVICE_NAME.fullmatch(value)
+    }
     always = {
         "HOME": home,
         "LANG": "C.UTF-8",
@@ -47,6 +56,7 @@ def variables(level: PrivacyLevel, home: str) -> dict[str, str]:
         "XDG_CACHE_HOME": home,
         **SPIN,
         **NUMPY,
+        **devices,
     }
     if "SYSTEMROOT" in os.environ:
         always["SYSTEMROOT"] = os.environ["SYSTEMROOT"]  # Windows cannot start Python without it

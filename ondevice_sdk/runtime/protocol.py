@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Role = Literal["model", "function"]  # what a worker does after its seal
+Role = Literal["model", "function", "maker"]  # what a worker does after its seal
 
 # Errors that a worker may report; every other one is the app's own business.
 LOAD_ERRORS: Final = frozenset(
@@ -44,6 +44,7 @@ REQUEST_ERRORS: Final = frozenset(
         "unsupported",
     }
 )
+MAKER_ERRORS: Final = LOAD_ERRORS | {"model_not_installed", "store_error"}
 _LONGEST_MESSAGE: Final = 4_000  # characters
 _SURROGATES: Final = re.compile("[\ud800-\udfff]")
 
@@ -221,9 +222,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """Share of the weights loaded, or of the work of a function done, 0 to 1."""
+    """Share of the weights loaded, or of the work of a function done, 0 to 1; `stage`: of a maker, what it is at."""
 
     fraction: float
+    stage: str = ""
     blob: int = 0
     kind: Literal["load_progress"] = "load_progress"
 

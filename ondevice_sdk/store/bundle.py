@@ -11,14 +11,14 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 from ondevice_sdk.errors import ConfigurationError, ModelCorrupt, ModelNotInstalled, StoreError
-from ondevice_sdk.store import formats, manifest
+from ondevice_sdk.store import compiled, folders, formats, manifest
 from ondevice_sdk.store.files import CHUNK, create, private_dir, require_room, split_name, store_errors
 from ondevice_sdk.store.manifest import Manifest
 from ondevice_sdk.store.results import InstalledModel
@@ -67,20 +67,24 @@ def write(store: Store, names: Sequence[str], path: Path, on_progress: OnProgres
     return path
 
 
-def read(store: Store, path: Path, on_progress: OnProgress | None = None) -> tuple[InstalledModel, ...]:
-    """Install every model of a bundle, or none.
+def read(
+    store: Store, path: Path, on_progress: OnProgress | None = None, pin: Mapping[str, str] | None = None
+) -> tuple[InstalledModel, ...]:
+    """Install every model of a bundle, or none. `pin`: SHA-256 by the names of files; of all that is native code.
 
     Raises:
-        ModelNotInstalled: there is no such file. ModelCorrupt: it is not a whole bundle, or not as it should be.
+        ModelNotInstalled: there is no such file. ModelCorrupt: it is not a whole bundle, or not as it should be, or has
+            code that is not pinned. ConfigurationError: a digest for a file that it does not have.
         StoreError: another model has one of the names, or there is no room.
     """
+    pin = compiled.pins(pin or {}, pin or {})
     path = path.absolute()
     if not path.is_file():
         raise ModelNotInstalled(f"there is no bundle {path}", model=str(path))
     with ExitStack() as stack:
         with store_errors("read a bundle", path.parent):
             file = stack.enter_context(path.open("rb"))
-        size, models, blobs = _read_head(file, path)
+        size, models, blobs = _read_head(file, path, pin)
         for word in sorted({f"{model.name}--{model.variant}" for model in models}):  # one order: no deadlock
             stack.enter_context(store.space.lock(word))
         for model in models:
@@ -94,9 +98,8 @@ def read(store: Store, path: Path, on_progress: OnProgress | None = None) -> tup
 
         files = _read_blobs(file, blobs, work, on_bytes)
         for model in models:
-            for each in model.files:
-                if formats.inspect(files[each.digest]).format != model.format:
-                    raise _bad(f"{each.name} is not of the format {model.format}")
+            _check_content(model, {each.name: files[each.digest] for each in model.files})
+        models = [_marked(store, model) for model in models]
         store.commit(models, files, work)
     made = {(model.name, model.variant) for model in models}
     return tuple(each for each in store.installed() if (each.name, each.variant) in made)
@@ -114,10 +117,8 @@ def _choose(store: Store, names: Sequence[str]) -> list[Manifest]:
         for each in here:
             store.resolve(each.name, each.variant)  # whole?
             found = store.manifest(each.name, each.variant)
-            if any(file.code for file in found.files):
-                raise ConfigurationError(
-                    f"{each.name}:{each.variant} holds compiled code", hint="build it, or pin it, where it is to run"
-                )
+            files = tuple(replace(file, mark=None) for file in found.files)  # a mark is for this installation only
+            found = replace(found, files=files, recipe=None)
             if "file:" in found.source:  # where it lay on this machine is nobody's business elsewhere
                 found = replace(found, source=f"file:{found.files[0].name}")
             chosen[each.name, each.variant] = found
@@ -173,7 +174,63 @@ def _read_member(file: IO[bytes]) -> tuple[str, int] | None:
     return info.name, info.size
 
 
-def _read_head(file: IO[bytes], path: Path) -> tuple[int, list[Manifest], dict[str, int]]:
+def _check_content(model: Manifest, files: Mapping[str, Path]) -> None:
+    """Raise ModelCorrupt where the files are not what their names and the model's format say."""
+    for each in model.files:
+        code = formats.is_code(files[each.name], raw=folders.is_raw(model.format, each.name))
+        if code and each.code is None:
+            raise _code(each.name)
+        if each.code is not None and not code:
+            raise _bad(f"{each.name} is no compiled library")
+        if model.format not in folders.FORMATS and formats.inspect(files[each.name]).format != model.format:
+            raise _bad(f"{each.name} is not of the format {model.format}")
+    if model.format in folders.FORMATS:
+        found = folders.inspect(files, model.name)
+        if found.format != model.format or found.files.keys() != files.keys():
+            raise _bad(f"{model.name} is not of the format {model.format}")
+
+
+def _marked(store: Store, model: Manifest) -> Manifest:
+    """With the marks of this installation, for code that the caller has pinned."""
+    key = compiled.own_key(store.space) if any(file.code for file in model.files) else b""
+    files = [replace(file, mark=compiled.mark(key, model, file)) if file.code else file for file in model.files]
+    return replace(model, files=tuple(files))
+
+
+def _vouched(value: object, pin: Mapping[str, str]) -> object:
+    """The description of a model with its code as the caller vouches for it: what a bundle claims counts for nothing.
+
+    Raises:
+        ModelCorrupt: code that is not pinned, or a file that is not the pinned one.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get("files"), list):
+        return value
+    files = []
+    for file in value["files"]:
+        if isinstance(file, dict) and isinstance(name := file.get("name"), str):
+            code = file.get("code") is not None or formats.is_code_name(name)
+            if code and name not in pin:
+                raise _code(name)
+            if pin.get(name, file.get("digest")) != file.get("digest"):
+                raise ModelCorrupt(
+                    f"{name[:80]} of the bundle is not the file that was pinned",
+                    expected=pin[name],
+                    actual=str(file.get("digest"))[:64],
+                )
+            file = {**file, "code": "pinned" if code else None, "mark": "0" * 64 if code else None}
+        files.append(file)
+    return {**value, "files": files, "recipe": None}
+
+
+def _code(name: str) -> ModelCorrupt:
+    return ModelCorrupt(
+        f"not a good bundle: its {name[:80]} is native code, which is bound to the installation that built it",
+        hint="build the model here, or import it with the digest that its maker tells you: "
+        f"pin={{{name[:80]!r}: SHA256}} (--pin {name[:80]}=SHA256)",
+    )
+
+
+def _read_head(file: IO[bytes], path: Path, pin: Mapping[str, str]) -> tuple[int, list[Manifest], dict[str, int]]:
     """Size of the file, the models, and the sizes of the blobs by digest."""
     size = path.stat().st_size
     member = _read_member(file)
@@ -193,16 +250,16 @@ def _read_head(file: IO[bytes], path: Path) -> tuple[int, list[Manifest], dict[s
     try:
         # a bundle vouches for nothing but itself
         models = [
-            replace(manifest.from_value(value), digest_origin="first_use", installed_at=now()) for value in listed
+            replace(manifest.from_value(_vouched(value, pin)), digest_origin="first_use", installed_at=now())
+            for value in listed
         ]
     except StoreError as error:
         raise _bad(error.message) from error
     if len({(model.name, model.variant) for model in models}) != len(models):
         raise _bad("a model is named twice")
+    compiled.pins(pin, [file.name for model in models for file in model.files])
     named: dict[str, int] = {}
     for each in (each for model in models for each in model.files):
-        if each.code is not None:  # nobody but the installation that loads it can vouch for code
-            raise _bad("it claims that its code may be loaded")
         if named.setdefault(each.digest, each.size) != each.size:
             raise _bad("one file with two sizes")
     if blobs != named:

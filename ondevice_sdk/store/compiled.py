@@ -12,14 +12,31 @@ import hmac
 import json
 import os
 import secrets
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ondevice_sdk.store import formats
-from ondevice_sdk.store.files import create, private_dir
+from ondevice_sdk.errors import ConfigurationError
+from ondevice_sdk.store import folders, formats
+from ondevice_sdk.store.files import DIGEST, create, private_dir
 from ondevice_sdk.store.manifest import Manifest, ModelFile
 from ondevice_sdk.store.workspace import Workspace
 
 _KEY_BYTES = 32
+
+
+def pins(given: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
+    """The digests that somebody vouches with, by the names of files, in small letters.
+
+    Raises:
+        ConfigurationError: what is given is no digest, or there is no such file.
+    """
+    checked = {name: digest.lower() for name, digest in given.items()}
+    for name in sorted(checked.keys() - set(names)):
+        raise ConfigurationError(f"a digest is given for {name[:80]!r}, and there is no such file")
+    for name, digest in checked.items():
+        if DIGEST.fullmatch(digest) is None:
+            raise ConfigurationError(f"what is given for {name} is no SHA-256: {digest[:80]!r}")
+    return checked
 
 
 def key_path(space: Workspace) -> Path:
@@ -34,7 +51,7 @@ def check(space: Workspace, found: Manifest, file: ModelFile, path: Path) -> Non
         ModelCorrupt: nobody here vouches for it. OSError: it cannot be read.
     """
     if file.code is None:
-        if formats.is_code(path):
+        if formats.is_code(path, raw=folders.is_raw(found.format, file.name)):
             raise formats.forbidden(f"{file.name} of {found.name}:{found.variant}", "compiled code without a mark")
         return
     try:

@@ -36,7 +36,8 @@ class ModelFile:
 class Manifest:
     """An installed variant. Times are UTC in ISO 8601.
 
-    `digest_origin` says who vouches for the digests: the catalogue, or nobody but the first download.
+    `digest_origin` says who vouches for the digests: the catalogue, or nobody but the first download. `recipe` is the
+    SHA-256 of all that went into a model that was built here; the same recipe needs no second build.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Manifest:
     accepted_at: str | None
     installed_at: str
     digest_origin: DigestOrigin
+    recipe: str | None = None
 
     @property
     def size(self) -> int:
@@ -86,7 +88,9 @@ def from_value(value: object) -> Manifest:
     origin = _text(value, "digest_origin")
     if origin not in ("catalogue", "first_use"):
         raise StoreError("a manifest of the store is damaged: digest_origin")
-    accepted = value.get("accepted_at")
+    accepted, recipe = value.get("accepted_at"), value.get("recipe")
+    if recipe is not None and (not isinstance(recipe, str) or DIGEST.fullmatch(recipe) is None):
+        raise StoreError("a manifest of the store is damaged: recipe")
     manifest = Manifest(
         name=_word(value, "name"),
         variant=_word(value, "variant"),
@@ -97,6 +101,7 @@ def from_value(value: object) -> Manifest:
         accepted_at=None if accepted is None else _text(value, "accepted_at"),
         installed_at=_text(value, "installed_at"),
         digest_origin="catalogue" if origin == "catalogue" else "first_use",
+        recipe=recipe,
     )
     if len({file.name.lower() for file in manifest.files}) != len(manifest.files):
         raise StoreError("a manifest of the store names a file twice")

@@ -5,14 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ondevice_sdk.store.derived import OptimisedCopy
-from ondevice_sdk.store.manifest import DigestOrigin
+from ondevice_sdk.store.manifest import CodeOrigin, DigestOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class NativeCode:
+    """A compiled library of a model, and why it may be loaded: it was `built` here, or `pinned` by its digest."""
+
+    name: str
+    sha256: str
+    origin: CodeOrigin
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledModel:
     """A model in the store. `size` is in bytes, `sha256` that of its first or only file, `installed_at` UTC.
 
-    `optimised` is its copy in a layout that is faster on a processor, if one was made.
+    `optimised` is its copy in a layout that is faster on a processor, if one was made; `code` is what of it is native.
     """
 
     name: str
@@ -26,6 +35,7 @@ class InstalledModel:
     source: str
     digest_origin: DigestOrigin
     optimised: OptimisedCopy | None = None
+    code: tuple[NativeCode, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

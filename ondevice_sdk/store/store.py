@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ondevice_sdk.backends.api import LocalModel
 from ondevice_sdk.errors import ModelCorrupt, ModelNotInstalled, StoreError
-from ondevice_sdk.store import compiled, derived, formats, manifest
+from ondevice_sdk.store import compiled, derived, elsewhere, formats, manifest
 from ondevice_sdk.store.copies import Copies
 from ondevice_sdk.store.files import (
     copy_file,
@@ -29,7 +29,7 @@ from ondevice_sdk.store.files import (
     write_durably,
 )
 from ondevice_sdk.store.manifest import DigestOrigin, Manifest, ModelFile
-from ondevice_sdk.store.results import InstalledModel, VerifyResult
+from ondevice_sdk.store.results import InstalledModel, NativeCode, VerifyResult
 from ondevice_sdk.store.workspace import Workspace
 
 
@@ -91,8 +91,8 @@ class Store:
     def resolve(self, name: str, variant: str | None = None) -> LocalModel:
         """The files of a model, each known to be what it was when it was installed.
 
-        Without `variant`: the one that is here; of several int4, else the first by name. A file is hashed only if it
-        changed since it was last hashed.
+        Without `variant`: the one that is here; of several int4, else the first by name, those that were made for one
+        backend ("int4-mlc") last. A file is hashed only if it changed since it was last hashed.
 
         Raises:
             ModelNotInstalled, ModelCorrupt (also for native code that was not built or pinned here), StoreError.
@@ -106,32 +106,19 @@ class Store:
         return LocalModel(found.name, found.variant, found.format, paths[0], found.files[0].digest, paths)
 
     def from_path(self, path: Path | str) -> LocalModel:
-        """A model file that lies anywhere; told by its content. Its digest is remembered here, if that can be.
+        """A model that lies anywhere, a file or a folder; told by its content. Its digests are remembered here.
 
         Raises:
-            ModelNotInstalled: there is no such file. ModelCorrupt: it is no model.
+            ModelNotInstalled: there is no such file. ModelCorrupt: it is no model, or there is native code in it.
         """
-        given = Path(path).absolute()
-        paths = _siblings(given)
-        digests, kinds = [], []
-        for each in paths:
-            kinds.append(formats.inspect(each))
-            key = hashlib.sha256(os.fsencode(each)).hexdigest()
-            with store_errors("read a model file", each):
-                digest = self.space.stamped(key, each)
-                if digest is None:
-                    digest = hash_file(each)
-                    self.space.stamp(key, each, digest)
-            digests.append(digest)
-        files = tuple(str(each) for each in paths)
-        return LocalModel(given.stem, kinds[0].precision, kinds[0].format, files[0], digests[0], files)
+        return elsewhere.resolve(self.space, Path(path).absolute())
 
     def manifest(self, name: str, variant: str | None = None) -> Manifest:
         """What is written down of a model; the files are not looked at. Errors as `resolve`."""
         name, variant = split_name(name, variant)
         if variant is None:
-            here = [entry for entry in self._entries() if entry[0] == name]
-            variant = "int4" if (name, "int4") in here or not here else here[0][1]
+            here = [entry[1] for entry in self._entries() if entry[0] == name]
+            variant = min(here, key=_order, default="int4")
         with store_errors("read", self.root):
             try:
                 data = self.space.manifest(name, variant).read_bytes()
@@ -179,7 +166,7 @@ class Store:
             ModelNotInstalled: there is no such file. ModelCorrupt: it is no model.
             StoreError: another model has this name, or there is no room.
         """
-        originals = _siblings(Path(path).absolute())
+        originals = elsewhere.siblings(Path(path).absolute())
         kinds = [formats.inspect(each) for each in originals]
         stem = originals[0].stem if len(originals) == 1 else originals[0].stem.rsplit("-", 3)[0]
         name, suffix = split_name(slug(stem) if name is None else name, variant)
@@ -339,6 +326,7 @@ class Store:
             found.source,
             found.digest_origin,
             None if copy is None else derived.describe(self.space, copy),
+            tuple(NativeCode(file.name, file.digest, file.code) for file in found.files if file.code is not None),
         )
 
     def _check(self, label: str, hint: str | None, file: ModelFile, path: Path, *, full: bool = False) -> None:
@@ -360,6 +348,8 @@ class Store:
             found = self.manifest(name, variant)
             for file, path in zip(found.files, self._paths(found), strict=True):
                 self._check(_label(found, file), _repair(name, variant), file, path, full=True)
+                with store_errors("read", self.root):
+                    compiled.check(self.space, found, file, path)
             copy = self.copies.find(name, variant)
             if copy is not None and copy.file is not None:
                 label, hint = f"the optimised copy of {name}:{variant}", f"ondevice models optimise {name}:{variant}"
@@ -389,6 +379,10 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
+def _order(variant: str) -> tuple[bool, bool, str]:
+    return "-" in variant, variant != "int4", variant
+
+
 def _repair(name: str, variant: str) -> str:
     return f"ondevice models pull {name}:{variant}"
 
@@ -399,10 +393,6 @@ def _label(found: Manifest, file: ModelFile) -> str:
 
 def _set_key(found: Manifest) -> str:
     return hashlib.sha256("\n".join(f"{f.digest} {f.name}" for f in found.files).encode()).hexdigest()
-
-
-def _siblings(path: Path) -> tuple[Path, ...]:
-    return tuple(path.with_name(name) for name in formats.split_names(path.name))
 
 
 def _file_name(name: str) -> str:

@@ -319,12 +319,6 @@ def test_no_bundle_brings_code(store: Store, tmp_path: Path, parts: dict[str, Pa
     models.import_bundle(bundle(tmp_path, WEIGHTS, "m.gguf"), store=store)  # the control
 
 
-def test_code_is_not_exported(store: Store, tmp_path: Path, parts: dict[str, Path]) -> None:
-    add_built(store, parts, name="m", variant="int4", form="mlc")
-    with pytest.raises(ConfigurationError, match="compiled"):
-        models.export_bundle(["m"], tmp_path / "b", store=store)
-
-
 def test_the_file_of_a_pull_that_is_code_by_its_name(store: Store) -> None:
     for name in ("pytorch_model.bin", "lib.so", "model.safetensors"):
         with pytest.raises(ModelCorrupt):

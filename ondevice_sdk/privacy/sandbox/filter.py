@@ -102,6 +102,19 @@ def second_filter(machine: str) -> Program:
     return [*program, _give(ALLOW)]
 
 
+def offline_filter(machine: str) -> Program:
+    """Nothing but that no new socket of any kind can be made, for a process that is trusted with all else.
+
+    A ring could make one too.
+    """
+    arch, column = MACHINES[machine]
+    program = [*_prologue(arch, REFUSE), Instruction(_GREATER, 0, 1, calls.LAST), _give(ABSENT)]
+    for name in ("socket", "io_uring_setup"):
+        number = calls.number(name, column)
+        program += _range(number, number, REFUSE)
+    return [*program, _give(ALLOW)]
+
+
 def assemble(program: Sequence[Instruction]) -> bytes:
     """The program as the kernel reads it."""
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)

@@ -89,13 +89,24 @@ def restrict(read: Iterable[str], write: Iterable[str], keep: Iterable[str] = ()
     Raises:
         OSError: the kernel has none, or refused.
     """
+    return _restrict(((read, _READ), (write, _WRITE), (keep, _KEEP)), taken=-1)
+
+
+def write_only_to(write: Iterable[str]) -> int:
+    """Take from this thread, and what it starts, the right to change other files; all may be read and run as before."""
+    return _restrict(((write, _WRITE),), taken=~(_READ | _EXECUTE | _IOCTL_DEV))
+
+
+def _restrict(allowed: Iterable[tuple[Iterable[str], int]], taken: int) -> int:
+    """Take those of the rights over files that are in `taken`, and those over TCP and other processes."""
     abi = min(kernel.call(calls.LANDLOCK[0], 0, 0, _VERSION), _LATEST)
     files, tcp, scopes = handled(abi)
+    files &= taken
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8
     attributes = ctypes.create_string_buffer(struct.pack("=QQQ", files, tcp, scopes)[:size], size)
     ruleset = kernel.call(calls.LANDLOCK[0], ctypes.addressof(attributes), size, 0)
     try:
-        for paths, rights in ((read, _READ), (write, _WRITE), (keep, _KEEP)):
+        for paths, rights in allowed:
             for path in paths:
                 _allow(ruleset, path, rights & files)
         kernel.call(calls.LANDLOCK[2], ruleset, 0)

@@ -8,7 +8,7 @@ import os
 from typing import Final, NamedTuple
 
 from . import calls, kernel
-from .filter import Program, assemble, first_filter, second_filter
+from .filter import Program, assemble, first_filter, offline_filter, second_filter
 
 _SET_MODE_FILTER: Final = 1
 _TSYNC: Final = 1  # all threads of the process, not only the calling one
@@ -51,6 +51,18 @@ def install(hand_over: int | None) -> Filtered:
     filtered = _first(machine, hand_over)
     _put(machine, second_filter(machine), _TSYNC)
     return filtered
+
+
+def install_offline() -> None:
+    """Put the filter on every thread that refuses sockets and nothing else. Needs no_new_privs.
+
+    Raises:
+        OSError: this machine is unknown, or the kernel refused.
+    """
+    machine = kernel.machine()
+    if machine is None:
+        raise OSError(errno.ENOSYS, "no filter for this machine")
+    _put(machine, offline_filter(machine), _TSYNC)
 
 
 def _first(machine: str, hand_over: int | None) -> Filtered:
