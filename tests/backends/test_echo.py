@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -11,6 +13,10 @@ from ondevice_sdk.testing.contract import BackendContract
 
 
 class TestEcho(BackendContract):
+    exemptions: ClassVar[Mapping[str, str]] = {
+        "test_a_score_is_the_sum_of_its_tokens": "it repeats its prompt: where that ends counts, not the text alone"
+    }
+
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls) -> Backend:

@@ -20,6 +20,7 @@ from ondevice_sdk.errors import (
     ModelUnsupported,
 )
 from ondevice_sdk.testing.contract import BackendContract
+from tests import bert
 from tests.catalogue.test_gguf import gguf, pair, string, tensor
 
 
@@ -35,6 +36,12 @@ class TestLlamaCpp(BackendContract):
     @classmethod
     def model(cls, model_path: Path) -> LocalModel:
         return LocalModel("smollm2-135m-instruct", "int4", "gguf", str(model_path), "")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def embedding_model(cls, tmp_path_factory: pytest.TempPathFactory) -> LocalModel:
+        path = bert.make_embedder(tmp_path_factory.mktemp("embedder") / "tiny")
+        return LocalModel("tiny", "other", "gguf", str(path), "")
 
 
 def load(path: Path, **change: Any) -> LlamaCppRunner:

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from importlib.metadata import Distribution, EntryPoint
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from ondevice_sdk.backends import registry
 from ondevice_sdk.backends.api import DeviceProfile
 from ondevice_sdk.backends.echo import EchoBackend
-from ondevice_sdk.errors import BackendUnavailable
+from ondevice_sdk.cli import output
+from ondevice_sdk.errors import BackendUnavailable, ModelCorrupt
+from ondevice_sdk.store import Store, formats
 
 DEVICE = DeviceProfile("linux", "x86_64", "any", (), 1, 1, 1 << 34, 1 << 33)
 
@@ -95,3 +99,55 @@ def test_finding_and_probing_backends_imports_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+FORMATS = """
+from ondevice_sdk.backends.echo import EchoBackend
+class Thing(EchoBackend):
+    name = "chip"
+    formats = frozenset({"chip", "short", "elf"})
+    magic = {"chip": b"chip-model ", "short": b"abc", "elf": b"\\x7fELF", "unread": b"other-model "}
+"""
+
+
+def test_a_plugins_own_format_is_told_by_its_first_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "own-format", "chip = own_format:Thing", FORMATS)
+    install(tmp_path, monkeypatch, "own-broken", "aaa = own_broken:Thing", "raise RuntimeError")
+    path = tmp_path / "model.chip"
+    path.write_bytes(b"chip-model 1\n...")
+    assert formats.inspect(path) == formats.Inspected("chip", "other")
+    assert Store.open(tmp_path / "store").from_path(path).format == "chip"
+    for content, expected in (
+        (b"chip-mode", "no known model format"),
+        (b"abcdef", "no known model format"),  # three bytes begin files of any kind
+        (b"other-model 1", "no known model format"),  # not one of its formats
+        (b"\x7fELF...", "a compiled library"),  # never, whatever a plugin says
+        (b"\x80\x04\x95...", "pickle"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(ModelCorrupt, match=expected):
+            formats.inspect(path)
+
+
+def test_the_list_for_people_has_every_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, monkeypatch, "fine-chip", "chip = fine_chip:Thing", FORMATS)
+    install(tmp_path, monkeypatch, "bad-chip", "bad = bad_chip:Thing", "raise RuntimeError('secret')")
+    states = registry.status(DEVICE)
+    by_name = {state.name: state for state in states}
+    assert by_name["chip"].formats == ("chip", "elf", "short")
+    assert by_name["bad"].hint == "install bad-chip again"
+    console = Console(width=300, record=True, file=io.StringIO())
+    for table in output.backend_tables(states):
+        console.print(table)
+    lines = console.export_text().splitlines()
+    (bad,) = [line for line in lines if line.strip().startswith("bad")]
+    assert "RuntimeError while loading bad_chip:Thing (from bad-chip)" in bad
+    assert "secret" not in bad
+    (chip,) = [line for line in lines if line.strip().startswith("chip")]
+    assert "chip, elf, short" in chip
+    (names,) = [line.split() for line in lines if line.strip().startswith("capability")]
+    assert "bad" not in names
+    (embed,) = [line.split() for line in lines if line.strip().startswith("embed")]
+    assert embed[names.index("echo")] == "-"
+    assert embed[names.index("llama_cpp")] == "yes"
+    assert output.backend_tables([by_name["bad"]])[1:] == []
