@@ -15,23 +15,28 @@ $(VENV)/.made: pyproject.toml constraints.txt scripts/make_environment.sh
 	@PYTHON="$(PYTHON)" bash scripts/make_environment.sh $(VENV)
 	@touch $@
 
+$(VENV)/.plugins: $(VENV)/.made $(wildcard plugins/*/pyproject.toml)
+	@echo "installing the plugins with their runtimes (TVM, OpenVINO)"
+	@$(BIN)/pip install --quiet --constraint constraints.txt $(patsubst %,--editable %,$(wildcard plugins/ondevice-*))
+	@touch $@
+
 demo: $(VENV)/.made  ## summarise a document with a real model that cannot reach the network
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/.made  ## all tests, with the real model
+test: $(VENV)/.plugins  ## all tests, with the real model
 	@$(BIN)/ondevice models pull smollm2-135m-instruct
 	@$(BIN)/python -m pytest
 
-fast: $(VENV)/.made  ## the tests that take under two minutes together
+fast: $(VENV)/.plugins  ## the tests that take under two minutes together
 	@$(BIN)/python -m pytest -m "not slow"
 
-lint: $(VENV)/.made
+lint: $(VENV)/.plugins
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-types: $(VENV)/.made
+types: $(VENV)/.plugins
 	@$(BIN)/mypy
 
-imports: $(VENV)/.made
+imports: $(VENV)/.plugins
 	@$(BIN)/lint-imports
 
 check: lint types imports  ## lint, types, import contracts

@@ -58,7 +58,7 @@ def measure(
     """
     from ondevice_sdk.runtime.probe_worker import run_in_worker
 
-    _make(folder)  # before the seconds are spent
+    make_folder(folder)  # before the seconds are spent
     began = time.monotonic()
     returned = run_in_worker(
         "ondevice_sdk.runtime.calibrate:measure",
@@ -86,7 +86,7 @@ def measure(
         calibration = _checked({"format": FORMAT, "calibration": value})
     except ConfigurationError as error:
         raise LoadFailed("the measurement of this device gave figures that cannot be") from error
-    _keep(_file(folder, calibrator, device), calibration)
+    keep(_file(folder, calibrator, device), {"format": FORMAT, "calibration": dataclasses.asdict(calibration)})
     return calibration
 
 
@@ -105,12 +105,15 @@ def best_privacy() -> PrivacyLevel:
     return "strict"
 
 
+def hardware(device: DeviceProfile) -> tuple[str | int | tuple[str, ...], ...]:
+    """What of a device decides how fast it computes, as far as this process may use it."""
+    processor = (device.system, device.machine, device.cpu_name, device.instruction_sets)
+    return (*processor, device.physical_cores, device.usable_cores)
+
+
 def _file(folder: Path, calibrator: Calibrator, device: DeviceProfile) -> Path:
     """One for each hardware, share of it that this process may use, and library."""
-    what = (
-        FORMAT, dataclasses.astuple(calibrator), device.system, device.machine, device.cpu_name,
-        device.instruction_sets, device.physical_cores, device.usable_cores,
-    )  # fmt: skip
+    what = (FORMAT, dataclasses.astuple(calibrator), *hardware(device))
     return folder / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]}.json"
 
 
@@ -137,15 +140,25 @@ def _checked(data: object) -> Calibration:
     return made
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the place where figures are kept, for this user only.
+
+    Raises:
+        StoreError.
+    """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"the calibration cannot be kept: {error.strerror}") from error
 
 
-def _keep(path: Path, calibration: Calibration) -> None:
-    text = json.dumps({"format": FORMAT, "calibration": dataclasses.asdict(calibration)}, indent=1)
+def keep(path: Path, content: Mapping[str, object]) -> None:
+    """Write figures as JSON, all or nothing.
+
+    Raises:
+        StoreError.
+    """
+    text = json.dumps(content, indent=1)
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".calibration-")
         try:

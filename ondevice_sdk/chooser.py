@@ -1,23 +1,21 @@
 """Which model, variant and backend a client uses, and how it is loaded: the choice with everything it needs read.
 
-The choice itself is pure (`selection`); here it gets this device, the catalogue, the store, the backends and what was
-measured, and its answer becomes a file on this disk.
+The choice itself is pure (`selection`); here it gets what there is (`inventory`), and its answer becomes a file on this
+disk.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
-from ondevice_sdk import calibration, catalogue, errors
-from ondevice_sdk.backends.api import Backend, Capability, Footprint, LoadOptions, LocalModel
+from ondevice_sdk import catalogue, errors
+from ondevice_sdk.backends.api import Capability, Footprint, LoadOptions, LocalModel
 from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.call import ProgressCallback
-from ondevice_sdk.catalogue import Artifact, ModelSpec, Variant, gguf, layout
+from ondevice_sdk.catalogue import ModelSpec
+from ondevice_sdk.inventory import Inventory, file_header, gives_embeddings, is_path, shape_of
 from ondevice_sdk.selection import (
     BackendOffer,
     CopyOffer,
@@ -29,15 +27,12 @@ from ondevice_sdk.selection import (
     select,
     usable_memory,
 )
-from ondevice_sdk.store.derived import MeasuredOn
 from ondevice_sdk.types import (
     Availability,
-    DeviceProfile,
     Isolation,
     ModelInfo,
     Prefer,
     PrivacyLevel,
-    Progress,
     Selection,
     TaskName,
 )
@@ -45,6 +40,7 @@ from ondevice_sdk.types import (
 if TYPE_CHECKING:
     from ondevice_sdk.prefix_cache import PrefixCache
     from ondevice_sdk.store import InstalledModel, Store
+    from ondevice_sdk.types import DeviceProfile
 
 _NEEDED: dict[TaskName, frozenset[Capability]] = {
     "summarise": frozenset({Capability.GENERATE}),
@@ -103,22 +99,59 @@ class Chooser:
     specs: Sequence[ModelSpec] | None = None
     embeds: bool = False
     chosen: Chosen | None = None
+    inventory: Inventory = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.inventory = Inventory(self.settings.backends, self.store, self.device, self.specs)
 
     def explain(self, task: TaskName | None = None, tokens: int | None = None) -> Selection:
         """Weigh every model, variant and backend for this device; nothing needs to be installed."""
-        selection, _ = self._weigh(task, tokens)
-        return selection
+        own = self._own()
+        return self._weigh_own(own, task, tokens) if own else self._weigh(task, tokens)[0]
 
-    def _weigh(self, task: TaskName | None = None, tokens: int | None = None) -> tuple[Selection, list[BackendOffer]]:
-        here = self._models().installed()
-        name, _ = self._name()
-        if name is not None and name not in {*(s.name for s in self._specs()), *(m.name for m in here)}:
+    def _weigh(
+        self, task: TaskName | None = None, tokens: int | None = None
+    ) -> tuple[Selection, list[BackendOffer], list[ModelSpec]]:
+        """The choice among the models of the catalogue, with what it was made from."""
+        here = self.inventory.store.installed()
+        name, variant = self._name()
+        if name is not None and name not in {*(s.name for s in self.inventory.specs), *(m.name for m in here)}:
             catalogue.get(name)  # raises, with the nearest names
-        installed = frozenset((model.name, model.variant) for model in here)
-        offers = self._offers()
-        device, need = self._measured(offers), self._need(task, tokens)
-        selection = select(device, self._specs(), offers, installed, need, self._copies(here))
-        return selection, offers
+        offers = self.inventory.offers()
+        specs = self.inventory.specs_with(here, offers, variant)
+        models = [model for model in here if name in (None, model.name)]
+        return self._select(specs, models, offers, self._need(task, tokens)), offers, specs
+
+    def _select(
+        self,
+        specs: Sequence[ModelSpec],
+        models: Sequence[InstalledModel | LocalModel],
+        offers: Sequence[BackendOffer],
+        need: Need,
+    ) -> Selection:
+        installed = frozenset((model.name, model.variant) for model in models)
+        copies = self._copies(models)
+        speeds = () if self.embeds else self.inventory.speeds(models)
+        return select(self.inventory.device_for(offers), specs, offers, installed, need, copies, speeds)
+
+    def _weigh_own(
+        self, models: Sequence[InstalledModel | LocalModel], task: TaskName | None = None, tokens: int | None = None
+    ) -> Selection:
+        """The choice among the variants of one model outside the catalogue, which was asked for by name or path."""
+        spec = self.inventory.own_spec(models)
+        need = replace(self._need(task, tokens), model=spec.name, variant=None)
+        return self._select([spec], models, self.inventory.offers(), need)
+
+    def _own(self) -> list[InstalledModel | LocalModel]:
+        """The file, or the installed variants, of the model that was named, if that is outside the catalogue."""
+        model = self._wanted()
+        if model and is_path(model):
+            return [self.inventory.store.from_path(model)]
+        name, variant = self._name()
+        if name is None or name in {spec.name for spec in self.inventory.specs}:
+            return []
+        here = self.inventory.store.installed()
+        return [each for each in here if each.name == name and variant in (None, each.variant)]
 
     def resolve(self) -> Chosen:
         """The model that is used, from the store or a path; decided once.
@@ -128,37 +161,37 @@ class Chooser:
         """
         if self.chosen is None:
             model = self._wanted()
-            if model and _is_path(model):
-                found = self._models().from_path(model)
-                self._require_kind(_gives_embeddings(found), found.name)
-                self.chosen = self._weigh_file(found)
+            if model and is_path(model):
+                found = self.inventory.store.from_path(model)
+                self._require_kind(gives_embeddings(found), found.name)
+                self.chosen = self._choose_own([found])
             else:
                 self.chosen = self._from_store()
         return self.chosen
 
     def calibrate(self, *, again: bool, on_progress: ProgressCallback | None) -> tuple[Calibration, ...]:
-        """Measure this device with every usable backend that can be, unless that was done before."""
-        from ondevice_sdk.backends import registry
+        """Measure this device with every usable backend that can be, then models; what is known already stays.
 
-        device, made = self._device(), []
-        for name, backend in self._backends().items():
-            calibrator = backend.calibrator()
-            if calibrator is None or not backend.probe(device).usable:
-                continue
-            known = None if again else self._calibration(backend)
-            entry, tell = registry.installed()[name].entry, _percent(f"calibrating {name}", on_progress)
-            made.append(known or calibration.measure(self._calibrations(), entry, calibrator, device, on_progress=tell))
-        return tuple(made)
+        Models are measured where backends compete for them, or nothing else tells their speed: all that are installed,
+        or the one that the app named.
+        """
+        made = self.inventory.calibrate(again=again, on_progress=on_progress)
+        models = self._own()
+        if not models:
+            name, _ = self._name()
+            models = [each for each in self.inventory.store.installed() if name in (None, each.name)]
+        self.inventory.measure(models, again=again, on_progress=on_progress)
+        return made
 
     def availability(self, task: TaskName) -> Availability:
         """Whether `task` can run now, could after a download, or not at all."""
         try:
-            backend = self._backends()[self.resolve().backend]
-            missing = _NEEDED[task] - backend.probe(self._device()).capabilities
+            backend = self.inventory.backends()[self.resolve().backend]
+            missing = _NEEDED[task] - backend.probe(self.inventory.device).capabilities
         except errors.ModelNotInstalled as error:
             name, _ = catalogue.split_name(error.model or catalogue.DEFAULT)
             state: Literal["downloading", "downloadable"] = (
-                "downloading" if self._models().pulling(name) else "downloadable"
+                "downloading" if self.inventory.store.pulling(name) else "downloadable"
             )
             return Availability(state, (error.message,) + ((error.hint,) if error.hint else ()))
         except errors.OnDeviceError as error:
@@ -178,11 +211,11 @@ class Chooser:
 
     def _named_embedder(self, model: str) -> bool:
         """Whether a client's one model is an embedder; what it is not, the model itself will say when it is used."""
-        if _is_path(model):
+        if is_path(model):
             return _file_embeds(model)
         name = model.partition(":")[0]
-        return any(spec.name == name and spec.embeds for spec in self._specs()) or any(
-            each.name == name and _gives_embeddings(each) for each in self._models().installed()
+        return any(spec.name == name and spec.embeds for spec in self.inventory.specs) or any(
+            each.name == name and gives_embeddings(each) for each in self.inventory.store.installed()
         )
 
     def _require_kind(self, embeds: bool, name: str) -> None:
@@ -200,34 +233,34 @@ class Chooser:
 
     def _from_store(self) -> Chosen:
         name, _ = self._name()
-        for spec in self._specs():
+        for spec in self.inventory.specs:
             if spec.name == name:
                 self._require_kind(spec.embeds, spec.name)
-        selection, offers = self._weigh()
+        selection, offers, specs = self._weigh()
         candidate = choose_installed(selection)
         if candidate is None:
             return self._outside_catalogue(selection)
-        model = self._models().resolve(candidate.name, candidate.variant)
+        model = self.inventory.store.resolve(candidate.name, candidate.variant)
         if candidate.layout is not None:  # a copy that was damaged meanwhile is as good as none
-            model = self._models().copies.resolve(model) or model
+            model = self.inventory.store.copies.resolve(model) or model
         offer = next(offer for offer in offers if offer.name == candidate.backend)
-        spec = next(spec for spec in self._specs() if spec.name == candidate.name)
-        fitting = plan(self._device(), spec, spec.variant(candidate.variant), offer, self._need())
+        spec = next(spec for spec in specs if spec.name == candidate.name)
+        fitting = plan(self.inventory.device, spec, spec.variant(candidate.variant), offer, self._need())
         return self._choose(model, candidate.backend, fitting.options)
 
     def _outside_catalogue(self, selection: Selection) -> Chosen:
         """A model that the app's user added under a name of its own, else the error that says what to do."""
         name, variant = self._name()
-        known = {spec.name for spec in self._specs()}
-        for model in self._models().installed():
-            if model.name not in known and name in (None, model.name) and variant in (None, model.variant):
-                if (embeds := _gives_embeddings(model)) != self.embeds and name is None:
-                    continue
-                self._require_kind(embeds, model.name)
-                copies = self._copies([model])
-                return self._weigh_file(self._models().resolve(model.name, model.variant), copies)
+        own = self._added(name, variant)
+        if own:
+            self._require_kind(gives_embeddings(own[0]), own[0].name)
+            return self._choose_own(own)
+        if self._is_unmade(name, variant):
+            raise errors.ModelNotInstalled(
+                f"the model {name}:{variant} is not installed", model=name, hint="see `ondevice models list`"
+            )
         if selection.chosen is None:
-            self._require_backend({variant.format for spec in self._specs() for variant in spec.variants})
+            self._require_backend({variant.format for spec in self.inventory.specs for variant in spec.variants})
             raise no_model_fits(selection)
         wanted = self._wanted() or selection.chosen.name
         some = "no embedding model is installed" if self.embeds else "no model that can run here is installed"
@@ -237,73 +270,75 @@ class Chooser:
             hint=f"ondevice models pull {wanted}",
         )
 
-    def _weigh_file(self, model: LocalModel, copies: Sequence[CopyOffer] = ()) -> Chosen:
-        """A file outside the catalogue: weighed by its own header, refused with the numbers where it does not fit."""
-        offer = self._require_backend({model.format})
+    def _added(self, name: str | None, variant: str | None) -> list[InstalledModel]:
+        """The first such model outside the catalogue that can be run, else the first, in all forms of one precision."""
+        known = {spec.name for spec in self.inventory.specs}
+        here = [
+            each
+            for each in self.inventory.store.installed()
+            if each.name not in known and name in (None, each.name) and variant in (None, each.variant)
+        ]
+        if name is None:
+            here = [each for each in here if gives_embeddings(each) == self.embeds]
+        formats = {form for offer in self.inventory.offers() if offer.usable for form in offer.formats}
+        usable = [each for each in here if each.format in formats] or here
+        return [
+            each
+            for each in usable
+            if (each.name, _precision(each.variant)) == (usable[0].name, _precision(usable[0].variant))
+        ]
+
+    def _is_unmade(self, name: str | None, variant: str | None) -> bool:
+        """Whether a variant was named that is not downloaded but made here, and is not here."""
+        specs = [spec for spec in self.inventory.specs if spec.name == name]
+        made = variant is not None and "-" in variant
+        return made and any(variant not in {each.name for each in spec.variants} for spec in specs)
+
+    def _choose_own(self, models: Sequence[InstalledModel | LocalModel]) -> Chosen:
+        """A model outside the catalogue: of the forms of one precision, and the backends that read them, the best."""
+        self._require_backend({each.format for each in models})
+        offers = [each for each in self.inventory.offers() if each.usable]
+        pairs = [(model, offer) for model in models for offer in offers if model.format in offer.formats]
+        model, offer = pairs[0]
+        if len(pairs) > 1:
+            best = self._weigh_own(models).chosen
+            if best is not None:
+                model, offer = next(
+                    (model, offer)
+                    for model, offer in pairs
+                    if (model.variant, offer.name) == (best.variant, best.backend)
+                )
+        if isinstance(model, LocalModel):
+            return self._weigh_file(model, offer)
+        return self._weigh_file(self.inventory.store.resolve(model.name, model.variant), offer, self._copies([model]))
+
+    def _weigh_file(self, model: LocalModel, offer: BackendOffer, copies: Sequence[CopyOffer] = ()) -> Chosen:
+        """A model outside the catalogue, weighed by what its files say; refused with numbers where it does not fit."""
         size = model.size()
         context = None if self.embeds else self.settings.context
         options, needed = LoadOptions(context_tokens=context), Footprint(size, 0, 0).total
-        header = gguf.read_header(model.path) if model.format == "gguf" else None
-        if header is not None and header.shape is not None:
-            quantisation = layout.FILE_TYPES.get(header.file_type or 0, "")
-            variant = Variant("int4", model.format, quantisation, 0.0, (Artifact(f"file:{model.path}", size),))
-            spec = ModelSpec(
-                model.name,
-                model.name,
-                header.shape,
-                (variant,),
-                *("", ""),
-                must_accept=False,
-                languages=(),
-                embeds=header.embeds,
-            )
-            fitting = plan(self._device(), spec, variant, offer, self._need())
+        if (shape := shape_of(model)) is not None:
+            spec = self.inventory.own_spec([model])
+            fitting = plan(self.inventory.device, spec, spec.variants[0], offer, self._need())
             options, needed = fitting.options, fitting.memory_bytes
             if any(
-                objection(self._device(), header.shape, copy, fitting, offer, self.settings.prefer) is None
+                objection(self.inventory.device, shape, copy, fitting, offer, self.settings.prefer) is None
                 for copy in copies
                 if copy.backend == offer.name
             ):
-                model = self._models().copies.resolve(model) or model
-        room = usable_memory(self._device())
+                model = self.inventory.store.copies.resolve(model) or model
+        room = usable_memory(self.inventory.device)
         if needed > room:
             reason = f"needs {needed / 1e9:.2f} GB, {room / 1e9:.2f} GB can be used"
             raise errors.NoModelFits(f"{model.name} {reason}", rejections={model.name: reason})
         return self._choose(model, offer.name, options)
 
-    def _copies(self, installed: Sequence[InstalledModel]) -> list[CopyOffer]:
-        """The optimised copies of models, with what speaks against using them here."""
-        made, device = [], self._device()
-        found = [(model, model.optimised) for model in installed if model.optimised is not None]
-        backends = self._backends() if found else {}
-        for model, copy in found:
-            measured = copy.measured_on
-            backend = backends.get(measured.backend)
-            if backend is None or (relayer := backend.relayer()) is None:
-                continue
-            stale = ""
-            if measured.library != relayer.library:
-                stale = f"it was measured with {measured.library}, this is {relayer.library}"
-            elif measured != MeasuredOn.here(device, measured.backend, relayer.library):
-                stale = "it was measured on another processor"
-            speed = copy.speed_up
-            made.append(
-                CopyOffer(
-                    model.name,
-                    model.variant,
-                    measured.backend,
-                    copy.layout,
-                    copy.size,
-                    speed.prompt.value,
-                    speed.decode.value,
-                    stale,
-                )
-            )
-        return made
+    def _copies(self, models: Sequence[InstalledModel | LocalModel]) -> list[CopyOffer]:
+        return self.inventory.copies([each for each in models if not isinstance(each, LocalModel)])
 
     def _require_backend(self, formats: set[str]) -> BackendOffer:
         """A usable backend that reads one of the formats, or the error that says what to install."""
-        offers = [offer for offer in self._offers() if offer.formats & formats]
+        offers = [offer for offer in self.inventory.offers() if offer.formats & formats]
         for offer in offers:
             if offer.usable:
                 return offer
@@ -314,45 +349,13 @@ class Chooser:
         raise errors.BackendUnavailable(f"no backend is usable here ({reason})", reason=reason, hint=hint)
 
     def _choose(self, model: LocalModel, backend: str, options: LoadOptions) -> Chosen:
-        from ondevice_sdk.backends import registry
-
-        options = replace(options, threads=self._device().threads)
-        return Chosen(model, backend, registry.installed()[backend].entry, options)
-
-    def _device(self) -> DeviceProfile:
-        if self.device is None:
-            from ondevice_sdk.device import detect
-
-            self.device = detect()
-        return self.device
-
-    def _measured(self, offers: Sequence[BackendOffer]) -> DeviceProfile:
-        """This device with its bandwidth, which takes a moment to measure, where speeds are guessed from it."""
-        device = self._device()
-        formats = {variant.format for spec in self._specs() for variant in spec.variants}
-        guessed = [each for each in offers if each.usable and each.calibration is None and each.formats & formats]
-        if guessed and device.read_bandwidth is None:
-            from ondevice_sdk.device import with_bandwidth
-
-            device = self.device = with_bandwidth(device)
-        return device
-
-    def _models(self) -> Store:
-        if self.store is None:
-            from ondevice_sdk.store import Store
-
-            self.store = Store.open()
-        return self.store
-
-    def _specs(self) -> Sequence[ModelSpec]:
-        if self.specs is None:
-            self.specs = catalogue.load()
-        return self.specs
+        options = replace(options, threads=self.inventory.device.threads)
+        return Chosen(model, backend, self.inventory.entry(backend), options)
 
     def _name(self) -> tuple[str | None, str | None]:
         """The model asked for as name and variant; nothing where it is a path or does not matter."""
         model = self._wanted()
-        return (None, None) if model is None or _is_path(model) else catalogue.split_name(model)
+        return (None, None) if model is None or is_path(model) else catalogue.split_name(model)
 
     def _need(self, task: TaskName | None = None, tokens: int | None = None) -> Need:
         name, variant = self._name()
@@ -361,74 +364,12 @@ class Chooser:
             return Need("embed", tokens, settings.prefer, name, variant)
         return Need(task, tokens, settings.prefer, name, variant, settings.context)
 
-    def _backends(self) -> dict[str, Backend]:
-        from ondevice_sdk.backends import registry
 
-        wanted = self.settings.backends
-        found = registry.installed()
-        if wanted is not None:
-            missing = [name for name in wanted if name not in found]
-            if missing:
-                raise errors.ConfigurationError(
-                    f"no backend is called {missing[0]!r}; installed: {', '.join(sorted(found))}",
-                    hint="see `ondevice backends`",
-                )
-            found = {name: found[name] for name in wanted}
-        return {name: registration.create() for name, registration in found.items()}
-
-    def _offers(self) -> list[BackendOffer]:
-        device = self._device()
-        probes = {name: (backend, backend.probe(device)) for name, backend in self._backends().items()}
-        return [
-            BackendOffer(
-                name,
-                backend.formats,
-                probe.usable,
-                probe.reason,
-                probe.hint,
-                kv_types=backend.kv_types,
-                calibration=self._calibration(backend),
-                estimate=backend.estimate,
-            )
-            for name, (backend, probe) in probes.items()
-        ]
-
-    def _calibration(self, backend: Backend) -> Calibration | None:
-        calibrator = backend.calibrator()
-        return calibration.kept(self._calibrations(), calibrator, self._device()) if calibrator else None
-
-    def _calibrations(self) -> Path:
-        return self._models().root / "calibration"
-
-
-def _gives_embeddings(model: LocalModel | InstalledModel) -> bool:
-    return model.format == "gguf" and _file_embeds(model.path)
+def _precision(variant: str) -> str:
+    return variant.partition("-")[0]
 
 
 def _file_embeds(path: str) -> bool:
     """By the file's own header; what cannot be read will be refused when it is used."""
-    try:
-        state = Path(path).stat()
-        return _header_embeds(path, state.st_size, state.st_mtime_ns)
-    except (OSError, errors.ModelCorrupt):
-        return False
-
-
-@lru_cache(maxsize=64)  # a choice asks several times, and a header of many tokens takes 20 ms
-def _header_embeds(path: str, size: int, changed_ns: int) -> bool:  # noqa: ARG001  # another file has other ones
-    return gguf.read_header(path).embeds
-
-
-def _percent(stage: str, on_progress: ProgressCallback | None) -> Callable[[float], None] | None:
-    if on_progress is None:
-        return None
-    return lambda fraction: on_progress(Progress(stage, round(100 * fraction), 100, "percent"))
-
-
-def _is_path(model: str) -> bool:
-    if os.sep in model or model.endswith((".gguf", ".echo")):
-        return True
-    try:
-        return Path(model).is_file()
-    except OSError:  # too long for a file name
-        return False
+    header = file_header(path)
+    return header is not None and header.embeds

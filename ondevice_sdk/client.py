@@ -400,7 +400,9 @@ class Client:
     def calibrate(self, *, again: bool = False, on_progress: ProgressCallback | None = None) -> tuple[Calibration, ...]:
         """Measure how fast this device computes, some seconds for each backend; kept, and not done twice.
 
-        From then on the speeds that `explain` shows, and the choice of int4 or int8, stand on these figures.
+        From then on the speeds that `explain` shows, and the choice of int4 or int8, stand on these figures. Installed
+        models for which several backends compete are then run with each of them, in turns: their figures are
+        `Candidate.measured` of `explain`.
 
         Raises:
             LoadFailed, WorkerCrashed: the measuring failed. StoreError: the figures cannot be kept.

@@ -6,8 +6,7 @@ were measured on the same cases are compared case by case: the pairs are drawn a
 
 from __future__ import annotations
 
-import random
-import statistics
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -38,6 +37,8 @@ def bootstrap(
     Raises:
         ValueError: there are no cases.
     """
+    import random  # not at the top, like `statistics`: apps and workers import this module when they start
+
     if not cases:
         raise ValueError("an interval needs at least one case")
     draw = random.Random(seed)  # noqa: S311 - statistics, no secret
@@ -48,11 +49,40 @@ def bootstrap(
 
 def median(values: Sequence[float], *, rounds: int = ROUNDS) -> Interval:
     """The interval of the median."""
-    return bootstrap(values, statistics.median, rounds=rounds)
+    return bootstrap(values, middle, rounds=rounds)
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median of at least one value."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def ranked(values: Sequence[float]) -> Interval:
+    """The interval of the median between two of the values themselves: exact, cheap, and right for a few of them.
+
+    The sign test turned round (Conover, Practical Nonparametric Statistics, 3rd edition, section 3.2). Of fewer than
+    six values it is their whole range, which covers the median less often than `LEVEL`: 94 % of the time for five.
+
+    Raises:
+        ValueError: there are no values.
+    """
+    if not values:
+        raise ValueError("an interval needs at least one case")
+    ordered, count = sorted(values), len(values)
+    outside, left_out = 0.0, 0  # chance that the median lies beyond so many of the values at one end
+    while left_out < (count - 1) // 2:
+        outside += math.comb(count, left_out) / 2**count
+        if outside + math.comb(count, left_out + 1) / 2**count > (1 - LEVEL) / 2:
+            break
+        left_out += 1
+    return Interval(middle(ordered), ordered[left_out], ordered[count - 1 - left_out])
 
 
 def mean(values: Sequence[float], *, rounds: int = ROUNDS) -> Interval:
     """The interval of the mean."""
+    import statistics
+
     return bootstrap(values, statistics.fmean, rounds=rounds)
 
 

@@ -9,7 +9,7 @@ models.pull("smollm2-135m-instruct", on_progress=print)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ondevice_sdk.catalogue.spec import Artifact, ModelSpec
@@ -24,6 +24,7 @@ __all__ = [
     "Optimised",
     "VerifyResult",
     "add",
+    "build",
     "export_bundle",
     "import_bundle",
     "list",
@@ -42,7 +43,8 @@ def best_variant(spec: ModelSpec) -> str:
     from ondevice_sdk.chooser import Chooser, Settings
 
     chooser = Chooser(Settings(model=spec.name), specs=(spec,), embeds=spec.embeds)
-    fitting = [each for each in chooser.explain().candidates if each.rank]
+    listed = {each.name for each in spec.variants}  # others were made here
+    fitting = [each for each in chooser.explain().candidates if each.rank and each.variant in listed]
     checked = [each for each in fitting if spec.variant(each.variant).checked]
     return next((each.variant for each in [*checked, *fitting]), spec.variants[0].name)
 
@@ -118,15 +120,36 @@ def add(
     name: str | None = None,
     variant: str | None = None,
     licence: str | None = None,
+    pin: Mapping[str, str] | None = None,
     store: Store | None = None,
 ) -> InstalledModel:
-    """Copy a model file of yours into the store; its format is told by its content.
+    """Copy a model of yours into the store, a file or a folder; its format is told by its content.
+
+    Folders are those that MLC compiles (`mlc-chat-config.json`), those of OpenVINO (`openvino_model.xml`) and weights
+    as safetensors (`config.json`), which a backend may build from.
+
+    Args:
+        path: Of a GGUF file (the first of its splits), or of a folder.
+        name: What it shall be called; by default as the file or folder.
+        variant: By default its precision, of a folder with its format: `int4`, `int4-mlc`.
+        licence: Of the weights.
+        pin: SHA-256 by the names of files. A compiled library in a folder is a program: it is installed and loaded only
+            if its digest is given here, which you have from whoever made it, not from the folder itself.
+        store: Where to put it; by default the user's store.
 
     Raises:
-        ModelNotInstalled: there is no such file. ModelCorrupt: it is no model, or cut. ConfigurationError: an unusable
-        name. StoreError: another model has this name, or there is no room.
+        ModelNotInstalled: there is no such file. ModelCorrupt: it is no model, or cut, or a file is not the pinned one.
+        ConfigurationError: an unusable name, native code without a digest, or a digest without a file. StoreError:
+        another model has this name, or there is no room.
     """
-    return (store or Store.open()).add(path, name=name, variant=variant, licence=licence)
+    store = store or Store.open()
+    if Path(path).is_dir():
+        from ondevice_sdk.store import from_folder
+
+        return from_folder.add(store, Path(path), name=name, variant=variant, licence=licence, pin=pin)
+    if pin:
+        raise ConfigurationError("digests are given for the files of a folder, and this is none")
+    return store.add(path, name=name, variant=variant, licence=licence)
 
 
 def optimise(
@@ -164,6 +187,48 @@ def optimise(
     return quantise.optimise(store, model, runtime, device, again=again, on_progress=on_progress)
 
 
+def build(
+    name: str,
+    *,
+    backend: str,
+    to: str = "int4",
+    target: str | None = None,
+    again: bool = False,
+    on_progress: OnProgress | None = None,
+    store: Store | None = None,
+) -> InstalledModel:
+    """Make a model that a backend runs out of an installed one: converted and compiled by that backend, here.
+
+    It is installed beside what it was made of, as `"name:int4-mlc"`: the precision and the backend's format. It happens
+    in a process of its own, which has no network where the system can refuse it; that process and its files are gone
+    when this returns, raises or is interrupted. The same model, made of the same files for the same processor with the
+    same versions, is given back at once.
+
+    Args:
+        name: An installed model, also as `"name:variant"`, or a path; of several variants the most exact one is taken.
+        backend: The backend that makes it, one whose `builder()` says that it can.
+        to: The precision, `int4` or `int8`.
+        target: What to compile for, in the words of the backend's runtime; by default this processor.
+        again: Make it anew although it is here.
+        on_progress: Hears what is done and how far it is; what it raises ends the work.
+        store: Where the model is, and what is made goes; by default the user's store.
+
+    Raises:
+        ModelNotInstalled. ModelCorrupt. ConfigurationError: no such backend or precision. Unsupported: it makes no
+        models, or none of that format. ModelUnsupported: not of that architecture. BackendUnavailable: something is
+        missing, such as a linker. StoreError: no room on the disk, or another model has that name. LoadFailed: its
+        maker failed. WorkerCrashed.
+    """
+    from ondevice_sdk import building
+    from ondevice_sdk.backends import registry
+    from ondevice_sdk.device import detect
+
+    store, device = store or Store.open(), detect()
+    by = building.workshop(backend, registry.installed(), device)
+    made_of = building.source(store, name, by.builder)
+    return building.build(store, made_of, by, device, to=to, target=target, again=again, on_progress=on_progress)
+
+
 def remove(name: str, *, store: Store | None = None) -> tuple[InstalledModel, ...]:
     """Remove a variant (`"name:variant"`), or all variants of a model; what went. Files that others share stay.
 
@@ -191,6 +256,9 @@ def export_bundle(
 ) -> Path:
     """Write models into one file, for a machine without a network.
 
+    A compiled library (`InstalledModel.code`) travels too, but is bound to this installation: elsewhere it is refused
+    unless it is pinned there.
+
     Raises:
         ConfigurationError: no names, or the file exists. ModelNotInstalled, ModelCorrupt, StoreError.
     """
@@ -200,16 +268,27 @@ def export_bundle(
 
 
 def import_bundle(
-    path: str | Path, *, on_progress: OnProgress | None = None, store: Store | None = None
+    path: str | Path,
+    *,
+    pin: Mapping[str, str] | None = None,
+    on_progress: OnProgress | None = None,
+    store: Store | None = None,
 ) -> tuple[InstalledModel, ...]:
     """Install every model of a bundle, or, if anything about it is not as it should be, none.
 
+    Args:
+        path: Of a file made by `export_bundle`.
+        pin: SHA-256 by the names of files: of each compiled library in it, as whoever exported it tells you.
+        on_progress: Hears bytes that were read.
+        store: Where to put them; by default the user's store.
+
     Raises:
-        ModelNotInstalled: there is no such file. ModelCorrupt: it is no good bundle. StoreError.
+        ModelNotInstalled: there is no such file. ModelCorrupt: it is no good bundle, or holds native code that is not
+        pinned. ConfigurationError: a digest without a file. StoreError.
     """
     from ondevice_sdk.store import bundle
 
-    return bundle.read(store or Store.open(), Path(path), on_progress)
+    return bundle.read(store or Store.open(), Path(path), on_progress, pin or {})
 
 
 def _look_up(name: str) -> ModelSpec:

@@ -15,6 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias
 from typing_extensions import TypeVar
 
 from ondevice_sdk.errors import ConfigurationError
+from ondevice_sdk.intervals import Interval
 
 __all__ = [
     "Analysis",
@@ -26,6 +27,7 @@ __all__ = [
     "Embeddings",
     "Generation",
     "JsonValue",
+    "MeasuredSpeed",
     "Mechanism",
     "Message",
     "ModelInfo",
@@ -424,12 +426,29 @@ class DeviceProfile:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredSpeed:
+    """What a model did with a backend on this device, in turns with the other backends that run it.
+
+    Tokens/s, with the range in which the median lies; `prefill_tokens_per_s` is over the whole time until the first
+    token after `prompt_tokens`.
+    """
+
+    library: str
+    threads: int
+    rounds: int
+    prompt_tokens: int
+    prefill_tokens_per_s: Interval
+    decode_tokens_per_s: Interval
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A model, variant and backend that was weighed. Exactly one of `rank` (from 1) and `rejected` is set.
 
     The speeds are predicted: from a measurement of this device where `calibrated`, else roughly from its description.
-    `layout` names the formats of the optimised copy that is used in place of the model's own file, None: there is none;
-    `notes` say more of that, such as why a copy is not used.
+    `measured` has the figures where this very model was measured with this backend. `layout` names the formats of the
+    optimised copy that is used in place of the model's own file, None: there is none; `notes` say more of all that,
+    such as why a copy is not used.
     """
 
     name: str
@@ -445,6 +464,7 @@ class Candidate:
     rejected: str | None = None
     layout: str | None = None
     notes: tuple[str, ...] = ()
+    measured: MeasuredSpeed | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ def main() -> None:
     words = options.models or ["smollm2-135m-instruct:int4", *SMALL, *LARGE, *OTHERS]
     rows: list[dict[str, object]] = []
     if options.only != "memory":
-        with Client(privacy="off") as ai:
+        with Client(privacy="off", backends=("llama_cpp",)) as ai:
             (calibration,) = [each for each in ai.calibrate() if each.library.startswith("llama.cpp")]
         rows += speeds(words, options.pairs, calibration)
     if options.only != "speed":

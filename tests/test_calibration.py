@@ -88,7 +88,7 @@ def test_a_writer_that_fails_is_a_typed_error(tmp_path: Path) -> None:
 def test_a_client_measures_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     short = dataclasses.replace(llama_cpp(), formats=("Q8_0",))
     monkeypatch.setattr(LlamaCppBackend, "calibrator", lambda self: short)
-    with Client(store=store, privacy="off") as ai:
+    with Client(store=store, privacy="off", backends=("llama_cpp",)) as ai:  # plugins may have no calibrator
         before = ai.explain()
         assert not any(candidate.calibrated for candidate in before.candidates)
         (first,) = ai.calibrate()

@@ -14,6 +14,9 @@ import pytest
 
 from ondevice_sdk.store import Store
 
+from .store.helpers import sha
+from .store.test_folders import ELF, compiled
+
 
 class Command:
     """Runs `ondevice` against one store."""
@@ -63,6 +66,24 @@ def test_export_and_import(ondevice: Command, echo_path: Path, tmp_path: Path) -
     other = Command(tmp_path / "other")
     (installed,) = json.loads(other("models", "import", str(tmp_path / "models.bundle"), "--json").stdout)
     assert installed["name"] == "parrot"
+
+
+@pytest.mark.slow
+def test_folders_with_native_code(ondevice: Command, tmp_path: Path) -> None:
+    folder, digest = compiled(tmp_path / "m"), sha(ELF)
+    refused = ondevice("models", "add", str(folder), code=1).stderr.decode()
+    assert "lib.so is native code" in refused
+    assert "--pin lib.so=SHA256" in refused
+    assert digest not in refused
+    assert b"FILE=SHA256" in ondevice("models", "add", str(folder), "--pin", "lib.so", code=1).stderr
+    added = json.loads(ondevice("models", "add", str(folder), "--pin", f"lib.so={digest}", "--json").stdout)
+    assert added["code"] == [{"name": "lib.so", "sha256": digest, "origin": "pinned"}]
+    assert b"mlc, pinned code" in ondevice("models", "list").stdout
+    bundle = str(tmp_path / "models.bundle")
+    assert f"--pin lib.so={digest}" in ondevice("models", "export", "m", "--to", bundle).stdout.decode()
+    other = Command(tmp_path / "other")
+    assert b"bound to the installation" in other("models", "import", bundle, code=1).stderr
+    assert b"m:int4-mlc" in other("models", "import", bundle, "--pin", f"lib.so={digest}").stdout
 
 
 def test_explain_with_no_model_installed(ondevice: Command) -> None:

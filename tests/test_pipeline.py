@@ -22,7 +22,7 @@ def test_a_missing_backend_is_named_with_the_line_to_type(
     monkeypatch: pytest.MonkeyPatch, store: Store, roomy: DeviceProfile
 ) -> None:
     monkeypatch.setattr("ondevice_sdk.backends.llama_cpp._installed", lambda name: False)
-    with Client(store=store, device=roomy) as ai:
+    with Client(store=store, device=roomy, backends=["llama_cpp"]) as ai:  # plugins may read its files too
         with pytest.raises(errors.BackendUnavailable) as caught:
             ai.generate("a")
         assert caught.value.hint == "pip install 'ondevice-sdk[llama-cpp]'"

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from ondevice_sdk.backends.builder import Builder
 from ondevice_sdk.backends.calibration import Calibrator
 from ondevice_sdk.backends.relayer import Relayer
 from ondevice_sdk.backends.requests import (
@@ -53,6 +54,7 @@ __all__ = [
     "RUNNER_CAPABILITIES",
     "Backend",
     "Batch",
+    "Builder",
     "Calibrator",
     "Capability",
     "Chat",
@@ -183,6 +185,9 @@ class Backend(ABC):
     name: ClassVar[str]
     formats: ClassVar[frozenset[str]]
     kv_types: ClassVar[tuple[KvType, ...]] = ("f16",)  # the most exact first
+    # Of the formats those in one file that nobody else knows, and how it begins: the store tells them by that. At least
+    # four bytes; native code, pickle and what begins like JSON are not looked at.
+    magic: ClassVar[Mapping[str, bytes]] = MappingProxyType({})
 
     @abstractmethod
     def probe(self, device: DeviceProfile) -> Probe:
@@ -192,12 +197,26 @@ class Backend(ABC):
     def estimate(self, shape: ModelShape, weights_bytes: int, options: LoadOptions) -> Footprint:
         """Predict the memory of a loaded model."""
 
+    def library(self) -> str:
+        """What its speed depends on besides model and device, for people: "llama.cpp 0.3.36". Without importing it.
+
+        What was measured with another one is measured anew. By default the plugin and the versions of all that it
+        requires; a backend that is given settings which change its speed adds them.
+        """
+        from ondevice_sdk.backends import versions  # slow to import, and workers have no use for it
+
+        return versions.of_plugin(type(self).__module__)
+
     def calibrator(self) -> Calibrator | None:
         """How to measure it on this device; None: its speeds are guessed from the device's description."""
         return None
 
     def relayer(self) -> Relayer | None:
         """How to write a model in formats that are faster here; None: it cannot."""
+        return None
+
+    def builder(self) -> Builder | None:
+        """How to make models for it out of others; None: it cannot. Quick, and without importing the runtime."""
         return None
 
     def import_runtime(self) -> None:

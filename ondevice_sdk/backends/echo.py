@@ -82,6 +82,10 @@ class EchoBackend(Backend):
         """Next to nothing: the cache is lists of tokens."""
         return Footprint(weights_bytes, 36 * (options.context_tokens or shape.context_tokens), 1_000_000, 60_000_000)
 
+    def library(self) -> str:
+        """Itself; the SDK is all that it needs."""
+        return f"{self.name} 1"
+
     def load(self, model: LocalModel, options: LoadOptions) -> ModelRunner:
         """Read the JSON file.
 

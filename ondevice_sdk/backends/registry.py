@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from ondevice_sdk.backends.api import Backend, DeviceProfile
 from ondevice_sdk.errors import BackendUnavailable
 
-__all__ = ["BackendStatus", "Registration", "create", "installed", "status"]
+__all__ = ["BackendStatus", "Registration", "create", "format_of", "installed", "status"]
 
 GROUP = "ondevice_sdk.backends"
+_LEAST_MAGIC = 4  # bytes: fewer begin files of any kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +34,14 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
-    """Whether a backend works here; if not, why, and what to do."""
+    """Whether a backend works here; if not, why, and what to do. `formats` are those of models that it reads."""
 
     name: str
     usable: bool
     reason: str = ""
     hint: str = ""
     capabilities: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
 
 
 def installed() -> dict[str, Registration]:
@@ -67,6 +70,17 @@ def status(device: DeviceProfile) -> list[BackendStatus]:
     return [_status(registration, device) for registration in installed().values()]
 
 
+def format_of(head: bytes) -> str | None:
+    """The format that a backend knows by these first bytes of a file; None: nobody does. A broken plugin knows none."""
+    for registration in installed().values():
+        with contextlib.suppress(BackendUnavailable):
+            backend = registration.create()
+            for form, magic in backend.magic.items():
+                if form in backend.formats and len(magic) >= _LEAST_MAGIC and head.startswith(magic):
+                    return form
+    return None
+
+
 def _rank(registration: Registration) -> tuple[bool, str]:
     return not registration.entry.startswith("ondevice_sdk."), registration.distribution
 
@@ -86,12 +100,15 @@ def _create(name: str, entry: str, distribution: str) -> Backend:
 
 
 def _status(registration: Registration, device: DeviceProfile) -> BackendStatus:
+    formats: tuple[str, ...] = ()
     try:
-        probe = registration.create().probe(device)
+        backend = registration.create()
+        formats = tuple(sorted(map(str, backend.formats)))
+        probe = backend.probe(device)
+        capabilities = tuple(sorted(capability.value for capability in probe.capabilities))
+        return BackendStatus(registration.name, probe.usable, probe.reason, probe.hint, capabilities, formats)
     except BackendUnavailable as error:
-        return BackendStatus(registration.name, False, error.reason or error.message, error.hint or "")
-    except Exception as error:  # noqa: BLE001 - a plugin may break the promise not to raise
-        reason = f"its probe raised {type(error).__name__} (from {registration.distribution})"
-        return BackendStatus(registration.name, False, reason)
-    capabilities = tuple(sorted(capability.value for capability in probe.capabilities))
-    return BackendStatus(registration.name, probe.usable, probe.reason, probe.hint, capabilities)
+        reason, hint = error.reason or error.message, error.hint or f"install {registration.distribution} again"
+    except Exception as error:  # noqa: BLE001 - a plugin may break the promise not to raise, or give anything
+        reason, hint = f"its probe raised {type(error).__name__} (from {registration.distribution})", ""
+    return BackendStatus(registration.name, False, reason, hint, formats=formats)

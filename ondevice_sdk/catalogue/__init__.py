@@ -11,12 +11,25 @@ from ondevice_sdk.catalogue.plain import build
 from ondevice_sdk.catalogue.spec import Artifact, ModelSpec, Precision, Variant
 from ondevice_sdk.errors import ConfigurationError
 
-__all__ = ["DEFAULT", "EMBEDDER", "Artifact", "ModelSpec", "Precision", "Variant", "get", "load", "parse", "split_name"]
+__all__ = [
+    "DEFAULT",
+    "EMBEDDER",
+    "Artifact",
+    "ModelSpec",
+    "Precision",
+    "Variant",
+    "get",
+    "is_variant",
+    "load",
+    "parse",
+    "split_name",
+]
 
 DEFAULT = "smollm2-135m-instruct"  # the smallest, and the one whose file was checked
 EMBEDDER = "all-minilm-l6-v2"
 
 _NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
+_FORM = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _SOURCE = re.compile(
     r"pypi:[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+/[^\s]+"
     r"|hf:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+/[^\s]+"
@@ -76,10 +89,10 @@ def get(name: str) -> ModelSpec:
     raise ConfigurationError(f"there is no model {name!r} in the catalogue", hint=hint)
 
 
-def split_name(name: str) -> tuple[str, Precision | None]:
+def split_name(name: str) -> tuple[str, str | None]:
     """Take a name with an optional variant apart: `"llama-3.2-1b-instruct:int4"`.
 
-    Does not say whether the model exists.
+    A variant is a precision, or one in the form of a backend: `"int4-mlc"`. Does not say whether the model exists.
 
     Raises:
         ConfigurationError: the part after the colon is not a variant, or there is no name.
@@ -89,12 +102,17 @@ def split_name(name: str) -> tuple[str, Precision | None]:
         raise ConfigurationError(f"{name!r} is not the name of a model")
     if not colon:
         return base, None
-    for known in get_args(Precision):
-        if variant == known:
-            return base, known
+    if is_variant(variant):
+        return base, variant
     raise ConfigurationError(
         f"{variant!r} is not a variant", hint=f"write {base}:{' or '.join(str(known) for known in get_args(Precision))}"
     )
+
+
+def is_variant(word: str) -> bool:
+    """Whether a word can be the name of a variant: a precision, also with a form after a dash."""
+    precision, dash, form = word.partition("-")
+    return precision in get_args(Precision) and (not dash or _FORM.fullmatch(form) is not None)
 
 
 def _check(spec: ModelSpec, where: str) -> None:
@@ -119,6 +137,8 @@ def _check(spec: ModelSpec, where: str) -> None:
     if len(set(names)) != len(names):
         fail("a variant is listed twice")
     for variant in spec.variants:
+        if variant.name not in get_args(Precision):
+            fail(f"{variant.name!r} is not one of {', '.join(get_args(Precision))}")
         if not 1.0 <= variant.bits_per_weight <= 32.0:
             fail(f"{variant.name}: bits_per_weight lies between 1 and 32")
         if not variant.artifacts:

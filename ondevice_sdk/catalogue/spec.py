@@ -28,14 +28,22 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A precision of a model. `bits_per_weight` is the average over the file."""
+    """A precision of a model. `bits_per_weight` is the average over the file.
 
-    name: Precision
+    In the catalogue `name` is the precision; what was made on a device for a backend has its form besides: "int4-mlc".
+    """
+
+    name: str
     format: str  # "gguf"
-    quantisation: str  # "Q4_K_M", "Q8_0"
+    quantisation: str  # "Q4_K_M", "Q8_0"; empty where the format has no such names
     bits_per_weight: float
     artifacts: tuple[Artifact, ...]
     checked: bool = False  # somebody downloaded this very file and ran it
+
+    @property
+    def precision(self) -> str:
+        """The word for its precision: "int4" of "int4-mlc"."""
+        return self.name.partition("-")[0]
 
     def size(self, shape: ModelShape) -> int:
         """Bytes of the weights: as checked, else predicted from the shape."""

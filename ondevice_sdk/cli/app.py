@@ -10,14 +10,16 @@ from typing import Annotated, Any, Literal, Optional, cast
 import typer
 
 from ondevice_sdk import Client, __version__, errors
-from ondevice_sdk.cli import bench, cache, doctor, evaluate, output, perplexity
+from ondevice_sdk.cli import bench, cache, doctor, evaluate, output, perplexity, plugin
 from ondevice_sdk.cli import models as model_commands
 from ondevice_sdk.cli.calibrate import calibrate as calibrate_command
 from ondevice_sdk.cli.calibrate import measure_device
+from ondevice_sdk.cli.plugin_commands import PluginCommands
 from ondevice_sdk.types import Length, Prefer, PrivacyLevel, Style, TaskName
 
 app = typer.Typer(
     name="ondevice",
+    cls=PluginCommands,
     help="Private AI on this device: summarise, analyse and generate with no network.",
     no_args_is_help=True,
     add_completion=False,
@@ -25,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(model_commands.app, name="models")
 app.add_typer(cache.app, name="cache")
+app.add_typer(plugin.app, name="plugin")
 app.command()(calibrate_command)
 app.command()(doctor.doctor)
 app.command()(bench.bench)
@@ -315,21 +318,20 @@ def explain(
         output.show_json(selection)
         return
     output.show(output.selection_table(selection))
+    output.show_measured(selection)
     print(selection.reason)
 
 
 @app.command()
 def backends(as_json: Json = False) -> None:
-    """List the backends, and for each that cannot be used the reason and the line to type."""
+    """List the backends with what each can do, and for one that cannot be used the reason and the line to type."""
     from ondevice_sdk.backends import registry
     from ondevice_sdk.device import detect
 
     status = registry.status(detect())
     if as_json:
-        output.show_json(status)
+        fields = ("name", "usable", "reason", "hint", "capabilities")  # what other programs were promised
+        output.show_json([{field: getattr(each, field) for field in fields} for each in status])
         return
-    made = output.table("backend", "usable", "capabilities", "reason", "hint")
-    for backend in status:
-        usable = "yes" if backend.usable else "no"
-        made.add_row(backend.name, usable, ", ".join(backend.capabilities), backend.reason, backend.hint)
-    output.show(made)
+    for table in output.backend_tables(status):
+        output.show(table)

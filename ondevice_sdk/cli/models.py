@@ -9,10 +9,15 @@ import typer
 
 from ondevice_sdk import models
 from ondevice_sdk.cli import output
+from ondevice_sdk.errors import ConfigurationError
 
 app = typer.Typer(help="Models on this machine.", no_args_is_help=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Pin = Annotated[
+    Optional[list[str]],  # noqa: UP045  # typer reads the annotation
+    typer.Option(metavar="FILE=SHA256", help="Native code that may be loaded, by the digest that you know it by."),
+]
 Name = Annotated[str, typer.Argument(help="A model, or model:variant.")]
 
 
@@ -30,7 +35,9 @@ def list_models(as_json: Json = False) -> None:
     for model in installed:
         copy = "" if model.optimised is None else f"{model.optimised.layout}, {output.size(model.optimised.size)}"
         size, digest = output.size(model.size), model.sha256[:12]
-        made.add_row(model.name, model.variant, model.format, size, model.licence, digest, copy)
+        origins = sorted({f"{code.origin} code" for code in model.code})
+        form = ", ".join([model.format, *origins])
+        made.add_row(model.name, model.variant, form, size, model.licence, digest, copy)
     output.show(made)
 
 
@@ -51,13 +58,14 @@ def pull(
 
 @app.command()
 def add(
-    path: Annotated[Path, typer.Argument(help="A model file on this disk.")],
+    path: Annotated[Path, typer.Argument(help="A model file or folder on this disk.")],
     name: Annotated[Optional[str], typer.Option(help="Name in the store; default: the file's.")] = None,  # noqa: UP045  # typer
     variant: Annotated[Optional[str], typer.Option(help="int4, int8, ...")] = None,  # noqa: UP045  # typer
+    pin: Pin = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a model file into the store."""
-    model = models.add(path, name=name, variant=variant)
+    """Copy a model file, or a folder of MLC's or OpenVINO's, into the store."""
+    model = models.add(path, name=name, variant=variant, pin=_pins(pin))
     if as_json:
         output.show_json(model)
         return
@@ -88,6 +96,24 @@ def optimise(
         output.show(made)
     print(f"{found.name}:{found.variant}  {output.size(found.size)}  {found.path}")
     print(found.reason)
+
+
+@app.command()
+def build(
+    name: Name,
+    backend: Annotated[str, typer.Option(help="The backend that makes it, such as mlc.")],
+    to: Annotated[str, typer.Option(help="The precision: int4 or int8.")] = "int4",
+    target: Annotated[Optional[str], typer.Option(help="What for, in the backend's words; default: here.")] = None,  # noqa: UP045  # typer
+    again: Annotated[bool, typer.Option("--again", help="Make it anew although it is here.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make the form of an installed model that a backend runs, by that backend's converter or compiler."""
+    with output.progress(f"build {name}", quiet=as_json) as on_progress:
+        model = models.build(name, backend=backend, to=to, target=target, again=again, on_progress=on_progress)
+    if as_json:
+        output.show_json(model)
+        return
+    print(f"{model.name}:{model.variant}  {output.size(model.size)}  sha256 {model.sha256}")
 
 
 @app.command()
@@ -122,20 +148,34 @@ def export_bundle(
 ) -> None:
     """Pack models into one file for a machine without a network."""
     path = models.export_bundle(names, to)
+    chosen = [model for model in models.list() if {model.name, f"{model.name}:{model.variant}"} & set(names)]
+    pins = [f"{code.name}={code.sha256}" for model in chosen for code in model.code]
     if as_json:
-        output.show_json({"path": str(path), "size": path.stat().st_size})
+        output.show_json({"path": str(path), "size": path.stat().st_size, "pins": pins})
         return
     print(f"{path}  {output.size(path.stat().st_size)}")
+    if pins:
+        print("it holds native code, which is imported only with:", *(f"--pin {each}" for each in pins))
 
 
 @app.command("import")
 def import_bundle(
-    path: Annotated[Path, typer.Argument(help="A file made by `export`.")], as_json: Json = False
+    path: Annotated[Path, typer.Argument(help="A file made by `export`.")], pin: Pin = None, as_json: Json = False
 ) -> None:
     """Install the models of a bundle, each checked against its digest."""
-    installed = models.import_bundle(path)
+    installed = models.import_bundle(path, pin=_pins(pin))
     if as_json:
         output.show_json(installed)
         return
     for model in installed:
         print(f"{model.name}:{model.variant}  {output.size(model.size)}  sha256 {model.sha256}")
+
+
+def _pins(words: list[str] | None) -> dict[str, str]:
+    pins = {}
+    for word in words or []:
+        name, equals, digest = word.rpartition("=")
+        if not equals or not name:
+            raise ConfigurationError(f"not FILE=SHA256: {word[:80]!r}", hint="sha256sum FILE shows that of a file")
+        pins[name] = digest
+    return pins

@@ -6,7 +6,7 @@ import errno
 import json
 import sys
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,10 @@ from ondevice_sdk.types import Candidate, Progress, Selection
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ondevice_sdk.backends.registry import BackendStatus
+    from ondevice_sdk.intervals import Interval
+
+NOISY = 1.25  # by so much figures scatter, or steps are disturbed, that people are told
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -103,9 +107,17 @@ def show(renderable: object) -> None:
 
 
 def selection_table(selection: Selection) -> Table:
-    """A selection as a table: the ranked, then the rejected with the reason."""
+    """A selection as a table: the ranked, then the rejected with the reason.
+
+    Of what is not installed the best backend is shown for each variant.
+    """
     made = table(">#", "model", "variant", "backend", ">memory", ">first token", ">decode", "here", "why not, notes")
+    shown: set[tuple[str, str]] = set()
     for candidate in selection.candidates:
+        what = (candidate.name, candidate.variant)
+        if what in shown and not candidate.installed:
+            continue
+        shown.add(what)
         made.add_row(
             str(candidate.rank or "-"),
             candidate.name,
@@ -120,6 +132,54 @@ def selection_table(selection: Selection) -> Table:
             "; ".join([*([candidate.rejected] if candidate.rejected else []), *candidate.notes]),
         )
     return made
+
+
+def measured_table(selection: Selection) -> Table | None:
+    """The backends side by side for each model that was measured; None: none was."""
+    rows = [(each, each.measured) for each in selection.candidates if each.measured is not None]
+    if not rows:
+        return None
+    rows.sort(key=lambda row: (row[0].name, row[0].rank is None, row[0].rank))
+    made = table("measured here", "variant", "backend", ">prompt, tok/s", ">decode, tok/s", ">rounds", "with")
+    for candidate, found in rows:
+        made.add_row(
+            candidate.name,
+            candidate.variant,
+            candidate.backend,
+            _between(found.prefill_tokens_per_s),
+            _between(found.decode_tokens_per_s),
+            str(found.rounds),
+            f"{found.library}, {found.threads} threads, a prompt of {found.prompt_tokens} tokens",
+        )
+    return made
+
+
+def show_measured(selection: Selection) -> None:
+    """Print `measured_table`, and where its figures scatter what to do about it."""
+    table = measured_table(selection)
+    if table is None:
+        return
+    show(table)
+    found = [each.measured.decode_tokens_per_s for each in selection.candidates if each.measured is not None]
+    if any(figure.high > NOISY * figure.low for figure in found):
+        print("other programs ran meanwhile: `ondevice calibrate --again` on a quiet machine gives better figures")
+
+
+def _between(figure: Interval) -> str:
+    return f"{figure.value:.0f} ({figure.low:.0f} to {figure.high:.0f})"
+
+
+def backend_tables(status: Sequence[BackendStatus]) -> list[Table]:
+    """The backends with the reason for each that cannot be used; then what those can do that can."""
+    usable = table("backend", "usable", "models", "reason", "hint")
+    for backend in status:
+        word = "yes" if backend.usable else "no"
+        usable.add_row(backend.name, word, ", ".join(backend.formats), backend.reason, backend.hint)
+    working = [backend for backend in status if backend.usable]
+    able = table("capability", *(backend.name for backend in working))
+    for capability in sorted({each for backend in working for each in backend.capabilities}):
+        able.add_row(capability, *("yes" if capability in backend.capabilities else "-" for backend in working))
+    return [usable, able] if working else [usable]
 
 
 def _here(candidate: Candidate) -> str:

@@ -133,6 +133,8 @@ class BatchedEngine(Engine):
 
         A prompt that has to be computed on the grid advances by at least one chunk of it, whatever the budget.
         """
+        if self._closed:
+            return []
         events, self._events = self._events, []
         self._cancel(events)
         self._answer_instant(events)
@@ -158,11 +160,13 @@ class BatchedEngine(Engine):
 
     def idle(self) -> None:
         """See `Engine.idle`: what was read goes to the disk, where there is one."""
-        self._pool.store()
+        if not self._closed:
+            self._pool.store()
 
     def forget(self) -> None:
         """See `Engine.forget`."""
-        self._pool.forget()
+        if not self._closed:
+            self._pool.forget()
         if self._grammars is not None:
             self._grammars.forget()
 

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from ondevice_sdk.backends.api import Capability, Chat, ModelRunner, Prompt, Segment
+from ondevice_sdk.backends.api import Capability, Chat, Prompt, Segment
 from ondevice_sdk.errors import Unsupported
 from ondevice_sdk.text.templates import render
+
+
+class Tokeniser(Protocol):
+    """What of a `ModelRunner` makes tokens of a prompt; an engine of another kind brings its own."""
+
+    @property
+    def begin_token(self) -> int | None:
+        """See `ModelRunner.begin_token`."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """See `ModelRunner.chat_template`."""
+
+    @property
+    def template_variables(self) -> Mapping[str, str]:
+        """See `ModelRunner.template_variables`."""
+
+    def tokenize(self, segments: Sequence[Segment]) -> list[int]:
+        """See `ModelRunner.tokenize`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +39,7 @@ class Layout:
     tokens: list[int] = field(repr=False)
 
 
-def lay_out(runner: ModelRunner, prompt: Prompt) -> Layout:
+def lay_out(runner: Tokeniser, prompt: Prompt) -> Layout:
     """Render and tokenise a prompt.
 
     Raises:

@@ -7,8 +7,9 @@ from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ondevice_sdk.backends.api import Batch, Done, ErrorInfo, Event, Failed, ModelRunner, Scored, Segment, Usage
+from ondevice_sdk.backends.api import Batch, Done, ErrorInfo, Event, Failed, Scored, Segment, Usage
 from ondevice_sdk.engine.prefix import Slot, SlotPool
+from ondevice_sdk.engine.prompts import Tokeniser
 from ondevice_sdk.engine.sampling import log_sum_exp
 from ondevice_sdk.engine.sequence import Room, Sequence
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def continuation_tokens(
-    runner: ModelRunner, segments: SequenceOf[Segment], begin: list[int], prompt: list[int], text: str
+    runner: Tokeniser, segments: SequenceOf[Segment], begin: list[int], prompt: list[int], text: str
 ) -> list[int]:
     """Tokens of a continuation as they would follow the prompt, which is `begin` and the tokens of the segments.
 

@@ -89,4 +89,5 @@ class BackendOffer:
     hint: str = ""  # what to do about it
     kv_types: tuple[KvType, ...] = ("f16",)
     calibration: Calibration | None = None  # what was measured here with it; None: speeds are guessed
+    built_in: bool = False  # comes with the SDK, and so has the longer record
     estimate: Estimate = field(kw_only=True, compare=False, repr=False)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ondevice_sdk.backends.api import KvType
 from ondevice_sdk.backends.calibration import Calibration
+from ondevice_sdk.backends.measured import ModelSpeed
 from ondevice_sdk.catalogue.plain import build
 from ondevice_sdk.catalogue.spec import ModelSpec
 from ondevice_sdk.errors import ConfigurationError
@@ -26,6 +27,7 @@ class _Offer:
     reason: str
     kv_types: tuple[KvType, ...] = ("f16",)
     calibration: Calibration | None = None
+    built_in: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class _Record:
     installed: tuple[_Installed, ...]
     need: Need
     copies: tuple[CopyOffer, ...] = ()
+    speeds: tuple[ModelSpeed, ...] = ()
 
 
 def record(
@@ -52,14 +55,24 @@ def record(
     installed: frozenset[tuple[str, str]],
     need: Need,
     copies: Sequence[CopyOffer] = (),
+    speeds: Sequence[ModelSpeed] = (),
 ) -> dict[str, Any]:
     """The inputs of `select` as values that `json.dumps` takes. They hold no text of the user's."""
     offers = tuple(
-        _Offer(each.name, tuple(sorted(each.formats)), each.usable, each.reason, each.kv_types, each.calibration)
+        _Offer(
+            each.name,
+            tuple(sorted(each.formats)),
+            each.usable,
+            each.reason,
+            each.kv_types,
+            each.calibration,
+            each.built_in,
+        )
         for each in backends
     )
     on_disk = tuple(_Installed(*each) for each in sorted(installed))
-    return dataclasses.asdict(_Record(FORMAT, device, tuple(specs), offers, on_disk, need, tuple(copies)))
+    made = _Record(FORMAT, device, tuple(specs), offers, on_disk, need, tuple(copies), tuple(speeds))
+    return dataclasses.asdict(made)
 
 
 def replay(recorded: object, estimates: Mapping[str, Estimate]) -> Selection:
@@ -81,9 +94,10 @@ def replay(recorded: object, estimates: Mapping[str, Estimate]) -> Selection:
             each.reason,
             kv_types=each.kv_types,
             calibration=each.calibration,
+            built_in=each.built_in,
             estimate=estimates[each.name],
         )
         for each in data.backends
     ]
     installed = frozenset((each.name, each.variant) for each in data.installed)
-    return select(data.device, data.specs, offers, installed, data.need, data.copies)
+    return select(data.device, data.specs, offers, installed, data.need, data.copies, data.speeds)

@@ -71,8 +71,14 @@ def score(
 
 
 def effective_quality(spec: ModelSpec, variant: Variant) -> float:
-    """The model's quality after quantisation."""
-    return spec.quality * (1.0 - _LOSS.get(variant.quantisation, _OTHER_LOSS[variant.name]))
+    """The model's quality after quantisation; of a variant without a known one that of its precision."""
+    loss = _LOSS.get(variant.quantisation)
+    if loss is None:
+        listed = (each for each in spec.variants if each.name == variant.precision)
+        loss = next((_LOSS[each.quantisation] for each in listed if each.quantisation in _LOSS), None)
+    if loss is None:
+        loss = _OTHER_LOSS.get(variant.precision, _OTHER_LOSS["int4"])
+    return spec.quality * (1.0 - loss)
 
 
 def _falling(value: float, *, best: float, worst: float) -> float:

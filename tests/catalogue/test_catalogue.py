@@ -64,6 +64,7 @@ def test_the_example_is_valid() -> None:
         ('languages = ["en"]', "languages = [1]", "languages[0]: str is expected"),
         ("quality = 0.5", "quality = 1.5", "quality"),
         ('name = "int4"', 'name = "int5"', "one of int4, int8"),
+        ('name = "int4"', 'name = "int4-mlc"', "one of int4, int8"),
         ('name = "tiny"', 'name = "Tiny One"', "small letters"),
         ("bits_per_weight = 4.5", "bits_per_weight = 0", "bits_per_weight"),
         ("hf:owner/repo/file.gguf", "hf:owner/file.gguf", "not a source"),
@@ -177,13 +178,16 @@ def test_a_name_near_nothing_lists_all() -> None:
         ("llama-3.2-1b-instruct:int4", ("llama-3.2-1b-instruct", "int4")),
         ("llama-3.2-1b-instruct:int8", ("llama-3.2-1b-instruct", "int8")),
         ("llama-3.2-1b-instruct", ("llama-3.2-1b-instruct", None)),
+        ("llama-3.2-1b-instruct:int4-mlc", ("llama-3.2-1b-instruct", "int4-mlc")),
     ],
 )
 def test_split_name(text: str, parts: tuple[str, str | None]) -> None:
     assert catalogue.split_name(text) == parts
 
 
-@pytest.mark.parametrize("text", ["", ":int4", "llama:", "llama:int5", "llama:int4:int8", "llama:INT4"])
+@pytest.mark.parametrize(
+    "text", ["", ":int4", "llama:", "llama:int5", "llama:int4:int8", "llama:INT4", "llama:int4-", "llama:mlc"]
+)
 def test_split_name_refuses(text: str) -> None:
     with pytest.raises(ConfigurationError):
         catalogue.split_name(text)

@@ -17,6 +17,7 @@ from ondevice_sdk.privacy.sandbox.filter import (
     Program,
     assemble,
     first_filter,
+    offline_filter,
     second_filter,
 )
 from ondevice_sdk.privacy.sandbox.kernel import MACHINES
@@ -161,6 +162,16 @@ def test_the_second_filter(machine: str) -> None:
 
 
 @pytest.mark.parametrize("machine", ARCHES)
+def test_the_filter_of_makers_refuses_new_sockets_and_nothing_else(machine: str) -> None:
+    program, arch = offline_filter(machine), MACHINES[machine].arch
+    answers = {number: interpret(program, number, arch) for number in range(calls.LAST + 1)}
+    sockets = {"x86_64": {41, 425}, "aarch64": {198, 425}}[machine]
+    assert {number for number, answer in answers.items() if answer == REFUSE} == sockets
+    assert {answer for number, answer in answers.items() if number not in sockets} == {ALLOW}
+    assert {interpret(program, 0x40000000 | number, arch) for number in range(1024)} == {ABSENT}  # x32
+
+
+@pytest.mark.parametrize("machine", ARCHES)
 def test_numbers_that_nobody_has_reviewed_do_not_exist(machine: str) -> None:
     program = first_filter(machine, PID, tell=True)
     newer = [*range(463, 5000), 2**16, 2**30 - 1, 2**31 - 1, 2**31, 2**32 - 1]
@@ -178,6 +189,7 @@ def test_a_foreign_abi_is_refused_whatever_the_number(machine: str) -> None:
         (first_filter(machine, PID, tell=False), REFUSE),
         (first_filter(machine, PID, tell=True), TELL),
         (second_filter(machine), REFUSE),
+        (offline_filter(machine), REFUSE),
     ]
     for arch in {X86_64, AARCH64, I386, ARM, RISCV64, 0, 2**32 - 1} - {MACHINES[machine].arch}:
         for program, no in programs:
@@ -272,7 +284,7 @@ def test_what_is_needed_is_allowed(machine: str) -> None:
 
 @pytest.mark.parametrize("machine", ARCHES)
 def test_the_programs_are_well_formed(machine: str) -> None:
-    for program in (first_filter(machine, PID, tell=True), second_filter(machine)):
+    for program in (first_filter(machine, PID, tell=True), second_filter(machine), offline_filter(machine)):
         assert len(assemble(program)) == 8 * len(program)
         assert len(program) < 4096
         for at, instruction in enumerate(program):

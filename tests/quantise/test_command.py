@@ -59,7 +59,8 @@ def test_explain_names_the_copy(home: Store, with_copy: Path) -> None:
         assert home.copies.keep(dataclasses.replace(found, name=name), None, work)
     done = RUN.invoke(app, ["explain", "--no-calibrate", "--model", name, "--json"])
     assert done.exit_code == 0
-    candidates = {each["variant"]: each for each in json.loads(done.stdout)["candidates"]}
+    found_all = json.loads(done.stdout)["candidates"]
+    candidates = {each["variant"]: each for each in found_all if each["backend"] == "llama_cpp"}
     assert (candidates["int4"]["layout"], candidates["int4"]["installed"]) == ("Q8_0", True)
     assert candidates["int8"]["layout"] is None
     assert "yes, as Q8_0" in RUN.invoke(app, ["explain", "--no-calibrate", "--model", name]).stdout

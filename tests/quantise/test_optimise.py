@@ -256,5 +256,5 @@ def test_a_copy_from_another_processor_or_version_is_not_used(store: Store, with
     assert with_copy.exists()
     assert chosen(store) == store.resolve("small").path
     chooser = Chooser(Settings(model="small"), store)
-    (copy,) = chooser._copies(store.installed())
+    (copy,) = chooser.inventory.copies(store.installed())
     assert copy.stale.startswith("it was measured ")

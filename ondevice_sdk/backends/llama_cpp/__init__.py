@@ -72,6 +72,10 @@ class LlamaCppBackend(Backend):
         logits = 2 * 4 * options.max_sequences * shape.vocabulary
         return Footprint(weights_bytes, cache, activations + logits + _WORD_BYTES * shape.vocabulary, _PROCESS_BYTES)
 
+    def library(self) -> str:
+        """The binding's version, which has llama.cpp inside."""
+        return _library()
+
     def calibrator(self) -> Calibrator | None:
         """Measured with small random models, which `gguf` writes."""
         if not (_installed("llama_cpp") and _installed("gguf")):
