@@ -24,14 +24,12 @@ FORMATS: Final[Mapping[Precision, str]] = {"int4": "q4f32_1", "int8": "q8f32_1"}
 BITS: Final[Mapping[Precision, int]] = {"int4": 4, "int8": 8}
 # Highest value of a number, less the zero point. The largest weight of a group is meant for it.
 _MOST: Final[Mapping[Precision, int]] = {"int4": 8, "int8": 127}
-# Numbers are rounded for a scale of the largest weight over one of these, then the scale is fitted to the numbers; what
-# has the least squared error is taken. With 4 bits the error (root mean square) of normally distributed weights is 0.76
-# of what the largest weight over 7 gives, and 0.89 of what it over 8 gives. With 8 bits it is 0.62 of what it over 127
-# gives, if the weights come from a file in 4 bits, whose few levels some scales hit better than others.
-_DIVISORS: Final[Mapping[Precision, tuple[float, ...]]] = {
-    "int4": (8.0, 8.5, 9.0, 7.5, 7.0),
-    "int8": tuple(float(each) for each in range(127, 111, -1)),
-}
+# With 4 bits numbers are rounded for a scale of the largest weight over each of these, then the scale is fitted to the
+# numbers; what has the least squared error is taken. The error (root mean square) of normally distributed weights is
+# 0.76 of what the largest weight over 7 gives, and 0.89 of what it over 8 gives. With 8 bits the largest weight gives
+# the scale: a search over sixteen scales took minutes for a billion weights and changed next to nothing (SmolLM2 beside
+# llama.cpp, 1,280 tokens: KL 0.0038 instead of 0.0044, the same first choice in 96.9 instead of 97.4 percent).
+_DIVISORS: Final = (8.0, 8.5, 9.0, 7.5, 7.0)
 
 
 def zero_point(precision: Precision) -> int:
@@ -53,19 +51,37 @@ def quantise(weight: NDArray[np.float32], precision: Precision) -> dict[str, NDA
     zero, count = zero_point(precision), per_word(precision)
     groups = np.asarray(weight, dtype=np.float32).reshape(rows, inputs // GROUP, GROUP)
     peaks = np.take_along_axis(groups, np.abs(groups).argmax(axis=2)[:, :, None], axis=2)
+    if precision == "int8":
+        scale = peaks / np.float32(_MOST[precision])
+        numbers = _rounded(groups, scale, precision)
+    else:
+        scale, numbers = _searched(groups, peaks, precision)
+    words = (numbers + zero).astype(np.uint32).reshape(rows, inputs // count, count)
+    shifts = np.arange(count, dtype=np.uint32) * np.uint32(BITS[precision])
+    return {"q_weight": np.bitwise_or.reduce(words << shifts, axis=2), "q_scale": scale[:, :, 0]}
+
+
+def _rounded(groups: NDArray[np.float32], scale: NDArray[np.float32], precision: Precision) -> NDArray[np.float32]:
+    """The numbers nearest to the weights, without the zero point."""
+    nearest = np.rint(groups / np.where(scale == 0, np.float32(1), scale))
+    numbers: NDArray[np.float32] = np.clip(nearest, -zero_point(precision), _MOST[precision])
+    return numbers
+
+
+def _searched(
+    groups: NDArray[np.float32], peaks: NDArray[np.float32], precision: Precision
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The scales, and the numbers, that have the least squared error of those that are tried."""
     best, error = peaks * 0, np.full_like(peaks, np.inf)
     numbers = np.zeros_like(groups)
-    for divisor in _DIVISORS[precision]:
-        scale = peaks / np.float32(divisor)
-        candidate = np.clip(np.rint(groups / np.where(scale == 0, 1, scale)), -zero, _MOST[precision])
+    for divisor in _DIVISORS:
+        candidate = _rounded(groups, peaks / np.float32(divisor), precision)
         scale = _fit(groups, candidate)
         wrong = np.square(candidate * scale - groups).sum(axis=2, keepdims=True)
         better = wrong < error
         best, error = np.where(better, scale, best), np.where(better, wrong, error)
         numbers = np.where(better, candidate, numbers)
-    words = (numbers + zero).astype(np.uint32).reshape(rows, inputs // count, count)
-    shifts = np.arange(count, dtype=np.uint32) * np.uint32(BITS[precision])
-    return {"q_weight": np.bitwise_or.reduce(words << shifts, axis=2), "q_scale": best[:, :, 0]}
+    return best, numbers
 
 
 def _fit(groups: NDArray[np.float32], numbers: NDArray[np.float32]) -> NDArray[np.float32]:
