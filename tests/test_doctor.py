@@ -53,7 +53,7 @@ def test_the_command_as_json(tmp_path: Path, echo_path: Path) -> None:
     assert privacy["enforced"] is (not privacy["escaped"])
     assert done.returncode == (1 if privacy["escaped"] else 0)
     assert told["hardware"]["usable_cores"] >= 1
-    assert {"name", "usable", "reason", "hint", "capabilities"} == set(told["backends"][0])
+    assert {"name", "usable", "reason", "hint", "capabilities", "formats"} == set(told["backends"][0])
     assert told["store"]["writable"]
     assert told["store"]["root"] == str(home)
     assert [(m["name"], m["state"]) for m in told["store"]["models"]] == [("parrot", "verified")]

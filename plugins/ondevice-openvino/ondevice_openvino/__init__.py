@@ -67,6 +67,10 @@ class OpenVinoBackend(Backend):
         weights = int(_COPIES * max(weights_bytes, shape.parameters * 17 // 16))  # of 4 bits some become 8: `exact`
         return Footprint(weights, cache, activations + _WORD_BYTES * shape.vocabulary, _PROCESS_BYTES)
 
+    def library(self) -> str:
+        """The plugin and what it requires, and the device that it computes on."""
+        return f"{super().library()}, {self._device}"
+
     def import_runtime(self) -> None:
         """Import OpenVINO, without its telemetry.
 
