@@ -24,7 +24,7 @@ TYPICAL_ANSWER = 200  # tokens
 # than the perplexity's share, as small models lose more.
 _LOSS = {"Q8_0": 0.002, "Q4_K_M": 0.03, "Q4_1": 0.05, "Q4_0": 0.06}
 _OTHER_LOSS = {"int4": 0.05, "int8": 0.005, "f16": 0.0}
-# Of what was made on a device for another backend, mostly out of a file that is quantised already and in groups with one
+# Of what was made on a device for another backend, mostly out of a file that is quantised already, in groups with a
 # scale and nothing else. SmolLM2 made out of Q4_1: KL 0.26 nats a token in 4 bits, where requantising to Q4_0 costs as
 # much and 23 percent of perplexity; 0.005 in 8 bits.
 _MADE_LOSS = {"int4": 0.15, "int8": 0.01}
