@@ -41,7 +41,7 @@ imports: $(VENV)/.plugins
 
 check: lint types imports  ## lint, types, import contracts
 
-bench: $(VENV)/.made  ## what things cost here, SmolLM2: hours on a quiet machine; QUICK=--quick for a first look
+bench: $(VENV)/.plugins  ## what things cost here, SmolLM2: hours on a quiet machine; QUICK=--quick for a first look
 	@$(BIN)/ondevice models pull smollm2-135m-instruct
 	@$(BIN)/python scripts/bench_import.py
 	@$(BIN)/python scripts/bench_seal.py
@@ -56,6 +56,10 @@ bench: $(VENV)/.made  ## what things cost here, SmolLM2: hours on a quiet machin
 	@$(BIN)/ondevice bench smollm2-135m-instruct $(QUICK)
 	@$(BIN)/python scripts/check_predictions.py
 	@$(BIN)/python scripts/check_selection.py
+	@$(BIN)/ondevice mlc compile smollm2-135m-instruct:int4 --to int4 && $(BIN)/ondevice mlc compile smollm2-135m-instruct:int4 --to int8
+	@$(BIN)/python plugins/ondevice-mlc/scripts/bench_mlc.py
+	@$(BIN)/python plugins/ondevice-mlc/scripts/bench_mlc.py --to int8
+	@$(BIN)/python plugins/ondevice-mlc/scripts/bench_many.py
 
 LARGE := random:llama-3.2-1b:Q4_0
 
