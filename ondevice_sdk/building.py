@@ -159,9 +159,7 @@ def _recipe(made_of: Source, by: Workshop, device: DeviceProfile, to: str, targe
 def _made_before(store: Store, name: str, variant: str, recipe: str) -> InstalledModel | None:
     """The model of that recipe, if it is here and whole."""
     try:
-        if store.manifest(name, variant).recipe != recipe:
-            return None
-        store.resolve(name, variant)
+        same = store.manifest(name, variant).recipe == recipe
     except (ModelNotInstalled, ModelCorrupt):
         return None
-    return next(each for each in store.installed() if (each.name, each.variant) == (name, variant))
+    return store.whole(name, variant) if same else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -19,6 +18,7 @@ from ondevice_sdk.call import ProgressCallback
 from ondevice_sdk.catalogue import Artifact, ModelSpec, Variant, config, gguf, layout
 from ondevice_sdk.measuring import Rival
 from ondevice_sdk.selection import BackendOffer, CopyOffer, usable_memory
+from ondevice_sdk.store import elsewhere
 from ondevice_sdk.store.derived import MeasuredOn
 from ondevice_sdk.types import DeviceProfile, ModelShape, Progress
 
@@ -359,9 +359,4 @@ def _percent(stage: str, on_progress: ProgressCallback | None) -> Callable[[floa
 
 def is_path(model: str) -> bool:
     """Whether an app names a file or folder, and not a model of the catalogue or the store."""
-    if os.sep in model or model.endswith((".gguf", ".echo")):
-        return True
-    try:
-        return Path(model).is_file()
-    except OSError:  # too long for a file name
-        return False
+    return model.endswith((".gguf", ".echo")) or elsewhere.is_path(model)

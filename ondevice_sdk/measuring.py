@@ -14,8 +14,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -213,8 +213,13 @@ class _Session:
         self._stack.callback(executor.close)
         return _Track(executor)
 
-    def _noting(self, rival: Rival) -> _Noting:
-        return _Noting(self._failed, rival)
+    @contextmanager
+    def _noting(self, rival: Rival) -> Iterator[None]:
+        """A block in which a rival may fail: the others go on without it."""
+        try:
+            yield
+        except _FAULTS as error:
+            self._failed[rival] = "".join(c if c.isprintable() else "?" for c in error.message)[:200]
 
     def _speed(self, rival: Rival, track: _Track | None, answer: int) -> ModelSpeed:
         made = ModelSpeed(rival.name, rival.variant, rival.backend, rival.library, self._device.threads, self._name)
@@ -226,23 +231,6 @@ class _Session:
             position=track.answer_after + answer // 2,
             rounds=tuple(self._rounds[rival]),
         )
-
-
-class _Noting:
-    """A block in which a rival may fail: the others go on without it."""
-
-    def __init__(self, failed: dict[Rival, str], rival: Rival) -> None:
-        self._failed = failed
-        self._rival = rival
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, _FAULTS):
-            return False
-        self._failed[self._rival] = "".join(c if c.isprintable() else "?" for c in error.message)[:200]
-        return True
 
 
 class _Track:

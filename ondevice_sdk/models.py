@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ondevice_sdk.catalogue.spec import Artifact, ModelSpec
-from ondevice_sdk.errors import ConfigurationError, LicenceNotAccepted, ModelCorrupt, ModelNotInstalled
+from ondevice_sdk.errors import ConfigurationError, LicenceNotAccepted, ModelCorrupt
 from ondevice_sdk.quantise.results import Optimised
 from ondevice_sdk.store import InstalledModel, Store, VerifyResult
 from ondevice_sdk.store.files import check_name, split_name
@@ -82,7 +82,7 @@ def pull(
     """
     store = store or Store.open()
     name, variant = split_name(name, variant)
-    if (variant is not None or source is not None) and (here := _whole(store, name, variant)) is not None:
+    if (variant is not None or source is not None) and (here := store.whole(name, variant)) is not None:
         return here
     if source is not None:
         return _fetch(store, name, variant, (Artifact(source),), "unknown", accept_licence, None, on_progress)
@@ -90,7 +90,7 @@ def pull(
         try:
             spec = _look_up(name)
         except ConfigurationError:
-            if (here := _whole(store, name, None)) is not None:  # one that was added, or came in a bundle
+            if (here := store.whole(name, None)) is not None:  # one that was added, or came in a bundle
                 return here
             raise
     try:
@@ -98,7 +98,7 @@ def pull(
     except KeyError as error:
         names = ", ".join(each.name for each in spec.variants)
         raise ConfigurationError(f"{name} has no variant {variant!r}", hint=f"it has {names}") from error
-    if (here := _whole(store, name, chosen.name)) is not None:
+    if (here := store.whole(name, chosen.name)) is not None:
         return here
     if spec.must_accept and not accept_licence:
         raise LicenceNotAccepted(
@@ -297,15 +297,6 @@ def _look_up(name: str) -> ModelSpec:
     return catalogue.get(name)
 
 
-def _whole(store: Store, name: str, variant: str | None) -> InstalledModel | None:
-    """The model, if it is here and not damaged."""
-    try:
-        found = store.resolve(name, variant)
-    except (ModelNotInstalled, ModelCorrupt):
-        return None
-    return next(each for each in store.installed() if (each.name, each.variant) == (found.name, found.variant))
-
-
 def _fetch(
     store: Store,
     name: str,
@@ -320,7 +311,7 @@ def _fetch(
     from ondevice_sdk.store.store import now
 
     with store.space.lock(f"{name}--{variant or 'any'}"), store.space.session() as work:
-        if (here := _whole(store, name, variant)) is not None:  # another process was quicker
+        if (here := store.whole(name, variant)) is not None:  # another process was quicker
             return here
         delivery = fetch.fetch_artifacts(
             artifacts, store.space, work, whole_name=f"{name}-{variant or 'model'}.gguf", on_progress=on_progress

@@ -42,6 +42,7 @@ from ondevice_sdk.backends.requests import (
     Tokenize,
     Tokenized,
 )
+from ondevice_sdk.errors import Unsupported
 from ondevice_sdk.types import DeviceProfile, Message, ModelShape, Segment, Usage
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ __all__ = [
     "Tokenize",
     "Tokenized",
     "Usage",
+    "unsupported",
 ]
 
 
@@ -107,6 +109,11 @@ class Capability(enum.StrEnum):
     SEED = "seed"  # same seed, same text
     DETERMINISTIC = "deterministic"  # same bytes alone, batched, cached or cold
     CHAT = "chat"  # the model brings a chat template
+
+
+def unsupported(capability: Capability) -> Unsupported:
+    """The error of a request that needs what an engine does not claim."""
+    return Unsupported(f"the engine cannot do this: {capability.value}", capability=capability.value)
 
 
 # What the SDK's own engine gives to every model runner.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ondevice_sdk.errors import GenerationFailed, OnDeviceError
 from ondevice_sdk.types import FinishReason, Message, Segment, Usage
 
 # --- prompts ----------------------------------------------------------------------------------------------------------
@@ -204,6 +205,13 @@ class Failed:
     request_id: str
     error: ErrorInfo
     kind: Literal["failed"] = "failed"
+
+    @classmethod
+    def of(cls, request_id: str, error: Exception) -> Failed:
+        """The event of an error. Foreign errors may quote the user's text: only their type is told."""
+        if isinstance(error, OnDeviceError):
+            return cls(request_id, ErrorInfo(error.code, error.message, error.hint, error.data()))
+        return cls(request_id, ErrorInfo(GenerationFailed.code, f"the engine failed ({type(error).__name__})"))
 
 
 Event = PromptProgress | TextDelta | Done | Failed

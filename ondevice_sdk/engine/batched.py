@@ -26,6 +26,7 @@ from ondevice_sdk.backends.api import (
     Tokenize,
     Tokenized,
     Usage,
+    unsupported,
 )
 from ondevice_sdk.engine import grammar
 from ondevice_sdk.engine.generation import Generation
@@ -36,7 +37,7 @@ from ondevice_sdk.engine.prompts import Layout, lay_out
 from ondevice_sdk.engine.sampling import Sampler, check_sampling
 from ondevice_sdk.engine.scoring import Scoring, continuation_tokens
 from ondevice_sdk.engine.sequence import Room, Sequence
-from ondevice_sdk.errors import ConfigurationError, GenerationFailed, InputTooLong, OnDeviceError, Unsupported
+from ondevice_sdk.errors import ConfigurationError, GenerationFailed, InputTooLong
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,13 +116,13 @@ class BatchedEngine(Engine):
         try:
             if isinstance(request, Embed | Tokenize):
                 if isinstance(request, Embed) and Capability.EMBED not in self.capabilities:
-                    raise _unsupported(Capability.EMBED)
+                    raise unsupported(Capability.EMBED)
                 self._instant.append((request_id, request))
             else:
                 self._waiting.append(self._prepare(request_id, request))
                 self._waiting.sort(key=lambda sequence: sequence.order)
         except Exception as error:  # noqa: BLE001 - whatever a request provokes ends that request only
-            self._events.append(_failed(request_id, error))
+            self._events.append(Failed.of(request_id, error))
 
     def abort_request(self, request_id: str) -> None:
         """See `Engine.abort_request`."""
@@ -190,7 +191,7 @@ class BatchedEngine(Engine):
 
     def _prepare(self, request_id: str, request: Generate | Score) -> Sequence:
         if request.adapter is not None:
-            raise _unsupported(Capability.ADAPTER)
+            raise unsupported(Capability.ADAPTER)
         order = (-request.priority, self._arrivals)
         if isinstance(request, Score):
             return self._prepare_score(request_id, request, order)
@@ -198,7 +199,7 @@ class BatchedEngine(Engine):
             raise ConfigurationError("max_tokens must be at least 1")
         check_sampling(request.sampling)
         if request.grammar is not None and self._grammars is None:
-            raise _unsupported(Capability.SCHEMA)
+            raise unsupported(Capability.SCHEMA)
         layout = lay_out(self._runner, request.prompt)
         self._check_length(layout, 1)
         constraint = None
@@ -260,7 +261,7 @@ class BatchedEngine(Engine):
             try:
                 events.append(Done(request_id, self._answer(request)))
             except Exception as error:  # noqa: BLE001 - whatever a request provokes ends that request only
-                events.append(_failed(request_id, error))
+                events.append(Failed.of(request_id, error))
 
     def _answer(self, request: Embed | Tokenize) -> Embedded | Tokenized:
         from ondevice_sdk.backends.api import Segment
@@ -371,7 +372,7 @@ class BatchedEngine(Engine):
         return logits
 
     def _fail(self, sequence: Sequence, error: Exception, events: list[Event]) -> None:
-        events.append(_failed(sequence.request_id, error))
+        events.append(Failed.of(sequence.request_id, error))
         sequence.finished = True
         for slot in sequence.slots():
             self._pool.cut(slot, 0)  # what the cache holds is not known
@@ -394,14 +395,3 @@ def _in_turn(sequences: list[Sequence]) -> list[Sequence]:
 
 def _decoding_first(sequence: Sequence) -> tuple[bool, tuple[int, int]]:
     return not isinstance(sequence, Generation) or sequence.prefilling, sequence.order
-
-
-def _unsupported(capability: Capability) -> Unsupported:
-    return Unsupported(f"the engine cannot do this: {capability.value}", capability=capability.value)
-
-
-def _failed(request_id: str, error: Exception) -> Failed:
-    """The terminal event of an error. Foreign errors may quote the user's text: only their type is told."""
-    if isinstance(error, OnDeviceError):
-        return Failed(request_id, ErrorInfo(error.code, error.message, error.hint, error.data()))
-    return Failed(request_id, ErrorInfo(GenerationFailed.code, f"the engine failed ({type(error).__name__})"))

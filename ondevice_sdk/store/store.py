@@ -84,6 +84,14 @@ class Store:
                 found.append(self._describe(self.manifest(name, variant)))
         return tuple(found)
 
+    def whole(self, name: str, variant: str | None = None) -> InstalledModel | None:
+        """The model, if it is here and not damaged; `variant` as in `resolve`."""
+        try:
+            found = self.resolve(name, variant)
+        except (ModelNotInstalled, ModelCorrupt):
+            return None
+        return self._describe(self.manifest(found.name, found.variant))
+
     def pulling(self, name: str) -> bool:
         """Whether the model is being installed now, by this process or another."""
         return self.space.held(f"{name}--")

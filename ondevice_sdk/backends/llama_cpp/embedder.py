@@ -34,7 +34,6 @@ from ondevice_sdk.errors import (
     GenerationFailed,
     InputTooLong,
     ModelUnsupported,
-    OnDeviceError,
     Unsupported,
 )
 
@@ -151,7 +150,7 @@ class LlamaCppEmbedder(Engine):
                     hint="use it with embed(), and another model for this",
                 )
         except Exception as error:  # noqa: BLE001 - whatever a request provokes ends that request only
-            self._events.append(_failed(request_id, error))
+            self._events.append(Failed.of(request_id, error))
 
     def abort_request(self, request_id: str) -> None:
         """See `Engine.abort_request`."""
@@ -166,7 +165,7 @@ class LlamaCppEmbedder(Engine):
             try:
                 events.append(Done(request_id, self._count(request)))
             except Exception as error:  # noqa: BLE001 - as above
-                events.append(_failed(request_id, error))
+                events.append(Failed.of(request_id, error))
         taken = self._take(token_budget)
         if taken:
             self._pass(taken, events)
@@ -234,7 +233,7 @@ class LlamaCppEmbedder(Engine):
             vectors = self._forward([tokens for _, tokens in taken])
         except Exception as error:  # noqa: BLE001 - a failed pass ends its requests, not the engine
             failed = {job.request_id for job, _ in taken}
-            events += [_failed(request_id, error) for request_id in failed]
+            events += [Failed.of(request_id, error) for request_id in failed]
             self._jobs = [job for job in self._jobs if job.request_id not in failed]
             return
         seconds = (time.perf_counter() - start) / sum(len(tokens) for _, tokens in taken)
@@ -269,10 +268,3 @@ class LlamaCppEmbedder(Engine):
             raise GenerationFailed("the model gave a vector without a direction")
         normalised: NDArray[np.float32] = vectors / lengths
         return normalised
-
-
-def _failed(request_id: str, error: Exception) -> Failed:
-    """The terminal event of an error. Foreign errors may quote the user's text: only their type is told."""
-    if isinstance(error, OnDeviceError):
-        return Failed(request_id, ErrorInfo(error.code, error.message, error.hint, error.data()))
-    return Failed(request_id, ErrorInfo(GenerationFailed.code, f"the engine failed ({type(error).__name__})"))

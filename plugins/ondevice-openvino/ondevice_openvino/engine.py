@@ -26,6 +26,7 @@ from ondevice_sdk.backends.api import (
     Segment,
     Tokenize,
     Tokenized,
+    unsupported,
 )
 from ondevice_sdk.engine.prompts import Layout, lay_out
 from ondevice_sdk.engine.sampling import check_sampling
@@ -34,9 +35,7 @@ from ondevice_sdk.errors import (
     ConfigurationError,
     GenerationFailed,
     InputTooLong,
-    OnDeviceError,
     SchemaUnsupported,
-    Unsupported,
 )
 
 
@@ -113,14 +112,14 @@ class OpenVinoEngine(Engine):
         self._arrivals += 1
         try:
             if isinstance(request, Embed):
-                raise _unsupported(Capability.EMBED)
+                raise unsupported(Capability.EMBED)
             if isinstance(request, Tokenize):
                 self._instant.append((request_id, request))
             else:
                 self._jobs.append(self._prepare(request_id, request))
                 self._jobs.sort(key=lambda job: job.order)
         except Exception as error:  # noqa: BLE001 - whatever a request provokes ends that request only
-            self._events.append(_failed(request_id, error))
+            self._events.append(Failed.of(request_id, error))
 
     def abort_request(self, request_id: str) -> None:
         """See `Engine.abort_request`."""
@@ -185,12 +184,12 @@ class OpenVinoEngine(Engine):
 
     def _prepare(self, request_id: str, request: Generate | Score) -> Job:
         if request.adapter is not None:
-            raise _unsupported(Capability.ADAPTER)
+            raise unsupported(Capability.ADAPTER)
         order = (-request.priority, self._arrivals)
         if isinstance(request, Score):
             return self._prepare_score(request_id, request, order)
         if request.deterministic:
-            raise _unsupported(Capability.DETERMINISTIC)
+            raise unsupported(Capability.DETERMINISTIC)
         if request.max_tokens < 1:
             raise ConfigurationError("max_tokens must be at least 1")
         check_sampling(request.sampling)
@@ -265,7 +264,7 @@ class OpenVinoEngine(Engine):
                 counts += [len(lay_out(vocabulary, prompt).tokens) for prompt in request.prompts]
                 events.append(Done(request_id, Tokenized(tuple(counts))))
             except Exception as error:  # noqa: BLE001 - see add_request
-                events.append(_failed(request_id, error))
+                events.append(Failed.of(request_id, error))
 
     # --- the pipeline -------------------------------------------------------------------------------------------------
 
@@ -364,7 +363,7 @@ class OpenVinoEngine(Engine):
         job.pending.clear()
 
     def _fail(self, job: Job, error: Exception, events: list[Event]) -> None:
-        events.append(_failed(job.request_id, error))
+        events.append(Failed.of(job.request_id, error))
         job.finished = True
         self._release(job)
 
@@ -380,25 +379,14 @@ class OpenVinoEngine(Engine):
                 job.move(pipeline)
                 continue
             if job in suspects:
-                events.append(_failed(job.request_id, SchemaUnsupported("XGrammar cannot express the constraint")))
+                events.append(Failed.of(job.request_id, SchemaUnsupported("XGrammar cannot express the constraint")))
             elif suspects and job.move(pipeline):
                 continue
             else:
-                events.append(_failed(job.request_id, error))
+                events.append(Failed.of(job.request_id, error))
             job.finished = True
         self._jobs = [job for job in self._jobs if not job.finished]
 
 
 def _blocks(run: Run) -> int:
     return -(-run.cells // BLOCK)
-
-
-def _unsupported(capability: Capability) -> Unsupported:
-    return Unsupported(f"the engine cannot do this: {capability.value}", capability=capability.value)
-
-
-def _failed(request_id: str, error: Exception) -> Failed:
-    """The terminal event of an error. Foreign errors may quote the user's text: only their type is told."""
-    if isinstance(error, OnDeviceError):
-        return Failed(request_id, ErrorInfo(error.code, error.message, error.hint, error.data()))
-    return Failed(request_id, ErrorInfo(GenerationFailed.code, f"the engine failed ({type(error).__name__})"))
