@@ -161,7 +161,7 @@ def measure(subject: Subject, options: argparse.Namespace, table: figures.Table)
     """All workloads of one model."""
     target = Target.of(subject, detect(measure=True), Conditions(), Sizes(), Store.open())
     threads = target.device.threads
-    with Client(subject.model) as ai:
+    with Client(subject.model, backends=("llama_cpp",)) as ai:
         used = ai.model.path
         first = original(subject, used) if options.optimised else used
         texts = Texts(ai, options.documents)

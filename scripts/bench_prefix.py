@@ -85,7 +85,7 @@ def in_memory(subject: Subject, options: argparse.Namespace, table: figures.Tabl
     target = Target.of(subject, detect(measure=True), Conditions(), Sizes(), Store.open())
     samples = Samples()
     with ExitStack() as stack:
-        ai = stack.enter_context(Client(subject.model))
+        ai = stack.enter_context(Client(subject.model, backends=("llama_cpp",)))
         room = max(ai.context_length, options.document + 256)
         bare = stack.enter_context(
             BareLibrary(target.chosen.model.path, threads=target.device.threads, context_tokens=room, sequences=1)
@@ -173,7 +173,7 @@ def on_disk(subject: Subject, options: argparse.Namespace, table: figures.Table)
     cold: list[float] = []
     warm: list[float] = []
     filled: list[float] = []
-    with Client(subject.model) as ai:
+    with Client(subject.model, backends=("llama_cpp",)) as ai:
         documents = [new_document(ai, options.document, 500 + turn) for turn in range(options.pairs)]
     for turn, document in enumerate(documents):
         key = secrets.token_hex(32)
