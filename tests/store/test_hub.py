@@ -95,10 +95,11 @@ def test_pull(hub: Hub, store: Store) -> None:
     assert len(hub.requests) == asked
 
 
-def test_a_model_outside_the_catalogue_by_pattern(hub: Hub, store: Store) -> None:
+def test_a_model_outside_the_catalogue_by_pattern_at_a_commit(hub: Hub, store: Store) -> None:
     hub.files = {"sub/tiny-q4_0.gguf": DATA, "sub/tiny-q8_0.gguf": gguf(64)}
-    made = models.pull("mine", source="hf:acme/tiny-GGUF/*q4_0*", store=store)
+    made = models.pull("mine", source=f"hf:acme/tiny-GGUF@{COMMIT}/*q4_0*", store=store)
     assert (made.name, made.variant, made.digest_origin, made.licence) == ("mine", "int4", "first_use", "unknown")
+    assert hub.requests[0][1] == f"/api/models/acme/tiny-GGUF/revision/{COMMIT}"
 
 
 def test_splits_come_together(hub: Hub, store: Store) -> None:
