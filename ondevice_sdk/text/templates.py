@@ -70,6 +70,7 @@ def _render(template: str, turns: Sequence[tuple[str, tuple[str, ...]]], variabl
             add_generation_prompt=True,
             tools=None,
             documents=None,
+            enable_thinking=False,  # models that think aloud first: tasks want the answer, within its tokens
             **{BUDGET: Budget()},
             **variables,
         ):

@@ -60,6 +60,14 @@ def test_trimming_templates_and_begin_token() -> None:
     ]
 
 
+def test_models_that_think_first_are_asked_to_answer() -> None:
+    template = CHATML + (
+        "{% if add_generation_prompt and enable_thinking is defined and enable_thinking is false %}"
+        "{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    )
+    assert render(template, HELLO, variables=VARIABLES)[-1].text.endswith("</think>\n\n")
+
+
 def test_answer_prefix_is_data_and_last() -> None:
     assert render(CHATML, HELLO, variables=VARIABLES, answer_prefix="{")[-1] == Segment("{", "data")
 
