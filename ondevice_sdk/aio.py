@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
+from threading import Event
 from types import TracebackType
-from typing import Any, NoReturn, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, cast, overload
 
 from typing_extensions import TypeForm, Unpack
 
@@ -50,6 +51,7 @@ from ondevice_sdk.types import (
     Message,
     ModelInfo,
     PrivacyReport,
+    Progress,
     PromptProgress,
     Redaction,
     Selection,
@@ -58,6 +60,9 @@ from ondevice_sdk.types import (
     TaskName,
     TextDelta,
 )
+
+if TYPE_CHECKING:
+    from ondevice_sdk.models import Quantised
 
 T = TypeVar("T")
 V = TypeVar("V")
@@ -97,8 +102,8 @@ class AsyncWaiter:
 class AsyncStream(StreamState[T]):
     """As `Stream`, with `async with` and `async for`. Holds no thread. Made in the event loop that reads it."""
 
-    def __init__(self, call: Call[Generation[T]], finish: Callable[[Generation[T]], Generation[T]]) -> None:
-        super().__init__(call, finish)
+    def __init__(self, call: Call[Generation[T]]) -> None:
+        super().__init__(call)
         self._waiter = AsyncWaiter(call)
 
     def __aiter__(self) -> AsyncIterator[str]:
@@ -123,7 +128,7 @@ class AsyncStream(StreamState[T]):
         self._consumed = True
         while await self._next():
             pass
-        return self._value()
+        return self._call.result()
 
     async def __aenter__(self) -> Self:
         return self
@@ -184,9 +189,8 @@ class AsyncDeltas(AsyncIterator[str]):
 class AsyncResults(AsyncIterator[T]):
     """The results of a window, in order. `aclose`, an error, or being forgotten ends the rest."""
 
-    def __init__(self, open_window: Callable[[], Awaitable[Window[Any]]], finish: Callable[[Any], Any]) -> None:
+    def __init__(self, open_window: Callable[[], Awaitable[Window[Any]]]) -> None:
         self._open = open_window
-        self._finish = finish
         self._window: Window[Any] | None = None
         self._waiter: AsyncWaiter | None = None
         self._over = False
@@ -202,11 +206,10 @@ class AsyncResults(AsyncIterator[T]):
                 await self._waiter.wait(self._window.remaining)
             if self._window.finished:
                 raise StopAsyncIteration
-            result: Any = self._window.take()
+            return cast("T", self._window.take())
         except BaseException:
             await self.aclose()
             raise
-        return cast("T", result if isinstance(result, errors.OnDeviceError) else self._finish(result))
 
     async def aclose(self) -> None:
         """Cancel what is under way. Idempotent."""
@@ -222,16 +225,45 @@ async def in_thread(function: Callable[[], V]) -> V:
     return await to_thread.run_sync(function)
 
 
+async def until_cancelled(function: Callable[[ProgressCallback], V], on_progress: ProgressCallback | None) -> V:
+    """Run long work, which tells how far it is, in a thread; cancelling ends it, and waits until it has cleared up."""
+    from anyio import CancelScope, to_thread
+
+    begun, stopped, over = Event(), Event(), Event()
+
+    def tell(progress: Progress) -> None:
+        if stopped.is_set():
+            raise errors.Cancelled("the work was cancelled")
+        if on_progress is not None:
+            on_progress(progress)
+
+    def work() -> V:
+        begun.set()
+        try:
+            return function(tell)
+        finally:
+            over.set()
+
+    try:
+        return await to_thread.run_sync(work, abandon_on_cancel=True)
+    except BaseException:
+        stopped.set()
+        if begun.is_set():
+            with CancelScope(shield=True):
+                await in_thread(over.wait)
+        raise
+
+
 class AsyncClient:
     """`Client` with `await`; the arguments are the same, and so are results and errors."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self._client = Client(*args, **options)
 
-    @takes(summarise_flow, "on_progress")
+    @takes(summarise_flow, "adapter", "on_progress")
     async def summarise(self, text: str, **options: Unpack[SummariseOptions]) -> Summary:
         """See `Client.summarise`."""
-        return self._client._finish(await self._run(summarise_flow, text, **options))
+        return await self._run(summarise_flow, text, **options)
 
     summarize = summarise
 
@@ -241,18 +273,18 @@ class AsyncClient:
     async def analyse(
         self, text: str, form: Mapping[str, JsonValue], **options: Unpack[AnalyseOptions]
     ) -> Analysis[JsonValue]: ...
-    @takes(analyse_flow, "on_progress")
+    @takes(analyse_flow, "adapter", "on_progress")
     async def analyse(self, text: str, form: Any, **options: Unpack[AnalyseOptions]) -> Analysis[Any]:
         """See `Client.analyse`."""
         learned = self._client._learned
-        return self._client._finish(await self._run(analyse_flow, text, form, learned=learned, **options))
+        return await self._run(analyse_flow, text, form, learned=learned, **options)
 
     analyze = analyse
 
-    @takes(redact_flow, "on_progress")
+    @takes(redact_flow, "adapter", "on_progress")
     async def redact(self, text: str, **options: Unpack[RedactOptions]) -> Redaction:
         """See `Client.redact`."""
-        return self._client._finish(await self._run(redact_flow, text, **options))
+        return await self._run(redact_flow, text, **options)
 
     @overload
     async def generate(
@@ -274,10 +306,10 @@ class AsyncClient:
         output_type: Mapping[str, JsonValue],
         **options: Unpack[GenerateOptions],
     ) -> Generation[JsonValue]: ...
-    @takes(generate_flow, "timeout", "on_progress")
+    @takes(generate_flow, "adapter", "timeout", "on_progress")
     async def generate(self, prompt: Prompt, **options: Any) -> Generation[Any]:
         """See `Client.generate`."""
-        return self._client._finish(await self._run(generate_flow, prompt, stream=False, **options))
+        return await self._run(generate_flow, prompt, stream=False, **options)
 
     @overload
     def stream(
@@ -291,15 +323,15 @@ class AsyncClient:
     def stream(
         self, prompt: Prompt, *, output_type: Mapping[str, JsonValue], **options: Unpack[GenerateOptions]
     ) -> AbstractAsyncContextManager[AsyncStream[JsonValue]]: ...
-    @takes(generate_flow, "timeout", "on_progress")
+    @takes(generate_flow, "adapter", "timeout", "on_progress")
     @asynccontextmanager
     async def stream(self, prompt: Prompt, **options: Any) -> AsyncIterator[AsyncStream[Any]]:
         """See `Client.stream`; use it as `async with ai.stream(...) as stream`."""
         call = await self._begin(generate_flow, prompt, stream=True, **options)
-        async with AsyncStream(call, self._client._finish) as stream:
+        async with AsyncStream(call) as stream:
             yield stream
 
-    @takes(summarise_flow, "on_progress", "on_error", "window")
+    @takes(summarise_flow, "adapter", "on_progress", "on_error", "window")
     def summarise_many(self, texts: Iterable[str], **options: Unpack[SummariseManyOptions]) -> AsyncIterator[Summary]:
         """See `Client.summarise_many`."""
         return self._many(summarise_flow, texts, (), **options)
@@ -314,7 +346,7 @@ class AsyncClient:
     def analyse_many(
         self, texts: Iterable[str], form: Mapping[str, JsonValue], **options: Unpack[AnalyseManyOptions]
     ) -> AsyncIterator[Analysis[JsonValue]]: ...
-    @takes(analyse_flow, "on_progress", "on_error", "window")
+    @takes(analyse_flow, "adapter", "on_progress", "on_error", "window")
     def analyse_many(
         self, texts: Iterable[str], form: Any, **options: Unpack[AnalyseManyOptions]
     ) -> AsyncIterator[Analysis[Any]]:
@@ -339,14 +371,14 @@ class AsyncClient:
         output_type: Mapping[str, JsonValue],
         **options: Unpack[GenerateManyOptions],
     ) -> AsyncIterator[Generation[JsonValue]]: ...
-    @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
+    @takes(generate_flow, "adapter", "timeout", "on_progress", "on_error", "window")
     def generate_many(self, prompts: Iterable[Prompt], **options: Any) -> AsyncIterator[Generation[Any]]:
         """See `Client.generate_many`."""
         return self._many(generate_flow, prompts, (), stream=False, **options)
 
     async def embed(self, texts: str | Iterable[str], *, on_progress: ProgressCallback | None = None) -> Embeddings:
         """See `Client.embed`; `on_progress` is called on another thread."""
-        return self._client._finish(await self._run(embed_flow, texts, on_progress=on_progress))
+        return await self._run(embed_flow, texts, on_progress=on_progress)
 
     def chat(self, instructions: str | None = None, *, messages: Sequence[Message] = ()) -> AsyncChat:
         """See `Client.chat`."""
@@ -364,12 +396,12 @@ class AsyncClient:
         """See `Client.model`; a method here, because it reads the disk."""
         return await in_thread(lambda: self._client.model)
 
-    async def prewarm(self, prefix: str | None = None) -> None:
+    async def prewarm(self, prefix: str | None = None, *, adapter: str | None = None) -> None:
         """See `Client.prewarm`."""
         if prefix is None:
             await in_thread(self._client.prewarm)
         else:
-            await self._run(prewarm_flow, prefix)
+            await self._run(prewarm_flow, prefix, adapter=adapter)
 
     async def availability(self, task: TaskName) -> Availability:
         """See `Client.availability`."""
@@ -384,6 +416,21 @@ class AsyncClient:
     ) -> tuple[Calibration, ...]:
         """See `Client.calibrate`; `on_progress` is called on another thread."""
         return await in_thread(lambda: self._client.calibrate(again=again, on_progress=on_progress))
+
+    async def quantise(
+        self,
+        *,
+        to: str = "int4",
+        method: str = "presinq+imatrix",
+        quantisation: str | None = None,
+        text: str | None = None,
+        name: str | None = None,
+        again: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> Quantised:
+        """See `Client.quantise`; `on_progress` is called on another thread. Cancelling ends the work."""
+        make = partial(self._client.quantise, to=to, method=method, quantisation=quantisation, text=text, name=name)
+        return await until_cancelled(lambda tell: make(again=again, on_progress=tell), on_progress)
 
     async def privacy_report(self) -> PrivacyReport:
         """See `Client.privacy_report`."""
@@ -423,7 +470,7 @@ class AsyncClient:
         self, flow: Callable[..., Flow[Any]], items: Iterable[object], args: tuple[object, ...], **options: Any
     ) -> AsyncIterator[Any]:
         make = partial(self._client._window, flow, items, args, **options)
-        return AsyncResults(lambda: in_thread(make), self._client._finish)
+        return AsyncResults(lambda: in_thread(make))
 
     def __reduce__(self) -> NoReturn:
         self._client.__reduce__()

@@ -10,14 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ondevice_sdk.backends.api import Backend, Builder, LocalModel
+from ondevice_sdk.backends.api import Backend, Builder
 from ondevice_sdk.call import ProgressCallback
-from ondevice_sdk.errors import BackendUnavailable, ConfigurationError, ModelCorrupt, ModelNotInstalled, Unsupported
+from ondevice_sdk.errors import (
+    BackendUnavailable,
+    ConfigurationError,
+    ModelCorrupt,
+    ModelNotInstalled,
+    StoreError,
+    Unsupported,
+)
 from ondevice_sdk.runtime import making
-from ondevice_sdk.store import InstalledModel, Store
-from ondevice_sdk.store.elsewhere import digest_of, is_path
-from ondevice_sdk.store.files import private_dir, slug, split_name, store_errors
+from ondevice_sdk.store import InstalledModel, Store, originals
+from ondevice_sdk.store.files import private_dir, slug, store_errors
 from ondevice_sdk.store.from_builder import add_built
+from ondevice_sdk.store.originals import Original
 from ondevice_sdk.types import DeviceProfile, Progress
 
 if TYPE_CHECKING:
@@ -31,20 +38,6 @@ class Workshop:
     backend: Backend
     builder: Builder
     plugin: str
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What is built from: a model with the SHA-256 of each of its files, and the licence of its weights."""
-
-    model: LocalModel
-    digests: tuple[str, ...]
-    licence: str
-
-    @property
-    def label(self) -> str:
-        """For people; never a path of this machine."""
-        return f"{self.model.name}:{self.model.variant}"
 
 
 def workshop(name: str, installed: Mapping[str, Registration], device: DeviceProfile) -> Workshop:
@@ -71,39 +64,14 @@ def workshop(name: str, installed: Mapping[str, Registration], device: DevicePro
     return Workshop(backend, builder, f"{registration.distribution} {version}")
 
 
-def source(store: Store, name: str, builder: Builder) -> Source:
-    """The model of that name, or at that path; of several variants the largest, which is the most exact.
-
-    Raises:
-        ModelNotInstalled, ModelCorrupt, StoreError. Unsupported: nothing is made of models of its format.
-    """
-    if is_path(name):
-        model = store.from_path(name)
-        _require(model.format, builder, model.name)
-        digests = tuple(digest_of(store.space, Path(path)) for path in model.files)
-        return Source(model, digests, "unknown")
-    base, variant = split_name(name)
-    here = [each for each in store.installed() if each.name == base and variant in (None, each.variant)]
-    if not here:
-        store.resolve(base, variant)  # damaged, or not here: it raises
-    fitting = [each for each in here if each.format in builder.sources]
-    if not fitting:
-        _require(here[0].format, builder, name)
-    best = max(fitting, key=lambda each: each.size)
-    model = store.resolve(best.name, best.variant)
-    return Source(model, tuple(file.digest for file in store.manifest(best.name, best.variant).files), best.licence)
-
-
-def _require(form: str, builder: Builder, name: str) -> None:
-    if form not in builder.sources:
-        raise Unsupported(
-            f"{name} is of the format {form}; models are made of {' or '.join(builder.sources)}", capability="build"
-        )
+def source(store: Store, name: str, builder: Builder) -> Original:
+    """The model of that name, or at that path, that a builder makes another of; errors as `originals.find`."""
+    return originals.find(store, name, builder.sources, capability="build")
 
 
 def build(
     store: Store,
-    made_of: Source,
+    made_of: Original,
     by: Workshop,
     device: DeviceProfile,
     *,
@@ -116,7 +84,7 @@ def build(
     builder = by.builder
     if to not in builder.precisions:
         raise ConfigurationError(f"not a precision: {to[:80]!r}", hint=f"one of {', '.join(builder.precisions)}")
-    name, variant = slug(made_of.model.name), f"{to}-{builder.form}"
+    name, variant = slug(made_of.model.name), _variant(to, builder.form, target)
     recipe = _recipe(made_of, by, device, to, target)
 
     def tell(stage: str, share: float) -> None:
@@ -127,6 +95,7 @@ def build(
     with store.space.lock(f"build.{name}--{variant}"), store.space.session() as work:
         if not again and (here := _made_before(store, name, variant, recipe)) is not None:
             return here
+        _refuse_other(store, name, variant)
         with store_errors("make a folder", work):
             folder, temporary = private_dir(work / "model"), private_dir(work / "temporary")
         names = making.make(
@@ -149,7 +118,26 @@ def build(
         )
 
 
-def _recipe(made_of: Source, by: Workshop, device: DeviceProfile, to: str, target: str | None) -> str:
+def _variant(to: str, form: str, target: str | None) -> str:
+    """What is made is called; made for elsewhere, it stands beside what was made for this processor."""
+    words = [to, form] if target is None else [to, form, hashlib.sha256(target.encode()).hexdigest()[:8]]
+    return "-".join(words)
+
+
+def _refuse_other(store: Store, name: str, variant: str) -> None:
+    """Before the work of minutes: a model that was not made here keeps its name."""
+    try:
+        made_here = store.manifest(name, variant).recipe is not None
+    except (ModelNotInstalled, ModelCorrupt):
+        return
+    if not made_here:
+        raise StoreError(
+            f"another model is installed as {name}:{variant}",
+            hint=f"remove it first: ondevice models remove {name}:{variant}",
+        )
+
+
+def _recipe(made_of: Original, by: Workshop, device: DeviceProfile, to: str, target: str | None) -> str:
     """One word for all that decides what is made: without a target, also this processor."""
     here = (device.machine, device.cpu_name, *device.instruction_sets) if target is None else ()
     words = (made_of.model.format, made_of.digests, by.plugin, by.builder.library, by.builder.maker, to, target, here)

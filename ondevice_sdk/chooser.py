@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from ondevice_sdk import catalogue, errors
-from ondevice_sdk.backends.api import Capability, Footprint, LoadOptions, LocalModel
+from ondevice_sdk.backends.api import Backend, Capability, Footprint, LoadOptions, LocalAdapter, LocalModel
 from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.call import ProgressCallback
 from ondevice_sdk.catalogue import ModelSpec
+from ondevice_sdk.fitting import affordable, all_fitting, require_fit
 from ondevice_sdk.inventory import Inventory, file_header, gives_embeddings, is_path, shape_of
 from ondevice_sdk.selection import (
     BackendOffer,
@@ -56,6 +57,7 @@ class Settings:
 
     model: str | None = None
     embedder: str | None = None
+    adapter: str | None = None
     privacy: PrivacyLevel = "strict"
     isolation: Isolation = "process"
     backends: tuple[str, ...] | None = None
@@ -169,6 +171,37 @@ class Chooser:
                 self.chosen = self._from_store()
         return self.chosen
 
+    def adapter(self, name: str) -> LocalAdapter:
+        """An installed adapter that fits the model.
+
+        Raises:
+            ModelNotInstalled, ModelUnsupported: it was made for another model. ModelCorrupt, Unsupported, StoreError.
+        """
+        from ondevice_sdk.store import adapters
+
+        found = adapters.resolve(self.inventory.store, name)
+        if found not in self.resolve().options.adapters:
+            require_fit(found, *self._loading())
+        return found
+
+    def adapters(self, first: LocalAdapter | None = None) -> tuple[LocalAdapter, ...]:
+        """Those that the model is to be loaded with, as far as there is memory: this one, the app's own, all others."""
+        model, backend, device = self._loading()
+        others = [] if self.embeds else all_fitting(self.inventory.store, model, backend, device)
+        others.sort(key=lambda each: each.name != self.settings.adapter)
+        wanted = others if first is None else [first, *(each for each in others if each.name != first.name)]
+        return affordable(wanted, model, shape_of(model), self.resolve().options, backend, device)
+
+    def load_with(self, adapters: tuple[LocalAdapter, ...]) -> Chosen:
+        """The choice, with these adapters."""
+        chosen = self.resolve()
+        self.chosen = replace(chosen, options=replace(chosen.options, adapters=adapters))
+        return self.chosen
+
+    def _loading(self) -> tuple[LocalModel, Backend, DeviceProfile]:
+        chosen = self.resolve()
+        return chosen.model, self.inventory.backends()[chosen.backend], self.inventory.device
+
     def calibrate(self, *, again: bool, on_progress: ProgressCallback | None) -> tuple[Calibration, ...]:
         """Measure this device with every usable backend that can be, then models; what is known already stays.
 
@@ -198,6 +231,11 @@ class Chooser:
             return Availability("unavailable", (error.message,) + ((error.hint,) if error.hint else ()))
         if missing:
             return Availability("unavailable", (f"the backend lacks {', '.join(sorted(missing))}",))
+        if self.settings.adapter is not None and not self.embeds:
+            try:
+                self.adapter(self.settings.adapter)
+            except errors.OnDeviceError as error:
+                return Availability("unavailable", (error.message,) + ((error.hint,) if error.hint else ()))
         return Availability("available")
 
     def _wanted(self) -> str | None:
@@ -346,6 +384,8 @@ class Chooser:
             f"{offers[0].name}: {offers[0].reason}" if offers else f"none reads {' or '.join(sorted(formats))} files"
         )
         hint = offers[0].hint if offers else "see `ondevice backends`"
+        if formats == {"safetensors"}:
+            hint = "most folders of this form become a model with: ondevice models add FOLDER"
         raise errors.BackendUnavailable(f"no backend is usable here ({reason})", reason=reason, hint=hint)
 
     def _choose(self, model: LocalModel, backend: str, options: LoadOptions) -> Chosen:

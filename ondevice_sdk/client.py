@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, TypeVar, overload
 
 from typing_extensions import TypeForm, Unpack
 
 from ondevice_sdk import errors
-from ondevice_sdk._version import __version__
 from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.call import Call, ProgressCallback, Window, run, run_window
 from ondevice_sdk.chooser import Chooser, Settings
@@ -26,6 +25,7 @@ from ondevice_sdk.options import (
     RedactOptions,
     SummariseManyOptions,
     SummariseOptions,
+    check_adapter,
     check_count,
     check_seconds,
     check_several,
@@ -34,6 +34,7 @@ from ondevice_sdk.options import (
 )
 from ondevice_sdk.pipeline import Pipeline
 from ondevice_sdk.prefix_cache import PrefixCache
+from ondevice_sdk.stamp import Stamp
 from ondevice_sdk.stream import Stream
 from ondevice_sdk.tasks.analyse import analyse as analyse_flow
 from ondevice_sdk.tasks.counting import count_tokens as count_tokens_flow
@@ -56,7 +57,6 @@ from ondevice_sdk.types import (
     Prefer,
     PrivacyLevel,
     PrivacyReport,
-    Receipt,
     Redaction,
     Selection,
     Summary,
@@ -66,12 +66,15 @@ from ondevice_sdk.types import (
 if TYPE_CHECKING:
     from ondevice_sdk.catalogue import ModelSpec
     from ondevice_sdk.chat import Chat
+    from ondevice_sdk.quantise.results import Quantised
     from ondevice_sdk.store import Store
     from ondevice_sdk.types import DeviceProfile
 
 T = TypeVar("T")
 V = TypeVar("V")
-R = TypeVar("R", Summary, Analysis[Any], Generation[Any], Embeddings, Redaction)
+
+_ADAPTED: Final = frozenset({summarise_flow, analyse_flow, redact_flow, generate_flow, prewarm_flow})
+_WITH_RECEIPT: Final = frozenset({summarise_flow, analyse_flow, redact_flow, generate_flow, embed_flow})
 
 
 class Client:
@@ -91,7 +94,9 @@ class Client:
         keep_alive: seconds after the last call until the model is unloaded (it comes back by itself); None: never.
         embedder: the model of `embed`, named like `model`; None takes the best embedding model that is installed. It
             has a worker of its own, sealed in the same way and started when it is first needed.
+        adapter: the installed LoRA adapter that tasks run with where a call names no other; None: the model as it is.
         prefix_cache: keeps what the model has read on the disk, encrypted; None: nothing is kept there.
+        receipt_text: whether the receipts of results hold the texts themselves, so that `replay` needs nothing else.
         worker_command: how to start Python for the worker, where `sys.executable` is not Python.
         on_load: told how far the load of the model is.
         store: another store of models.
@@ -113,7 +118,9 @@ class Client:
         context: int | None = None,
         keep_alive: float | None = None,
         embedder: str | Path | None = None,
+        adapter: str | None = None,
         prefix_cache: PrefixCache | None = None,
+        receipt_text: bool = False,
         worker_command: Sequence[str] | None = None,
         on_load: ProgressCallback | None = None,
         store: Store | None = None,
@@ -131,12 +138,15 @@ class Client:
         for name, value in (("model", model), ("embedder", embedder)):
             if not isinstance(value, str | Path | None):
                 raise errors.ConfigurationError(f"{name} must be a name or a path, not {type(value).__name__}")
+        check_adapter(adapter)
         if context is not None:
             check_count("context", context, 64)
         if keep_alive is not None:
             check_seconds("keep_alive", keep_alive)
         if not isinstance(prefix_cache, PrefixCache | None):
             raise errors.ConfigurationError(f"prefix_cache must be a PrefixCache, not {type(prefix_cache).__name__}")
+        if not isinstance(receipt_text, bool):
+            raise errors.ConfigurationError(f"receipt_text must be True or False, not {type(receipt_text).__name__}")
         for name, words in (("backends", backends), ("worker_command", worker_command)):
             if words is not None:
                 check_several(name, words)
@@ -147,6 +157,7 @@ class Client:
         settings = Settings(
             model=None if model is None else str(model),
             embedder=None if embedder is None else str(embedder),
+            adapter=adapter or None,
             privacy=privacy,
             isolation=isolation,
             backends=None if backends is None else tuple(backends),
@@ -160,11 +171,13 @@ class Client:
             Chooser(replace(settings, prefix_cache=None), store, device, specs, embeds=True), on_load
         )
         self._pipeline = Pipeline(Chooser(settings, store, device, specs), on_load)
+        self._adapter = adapter or None
         self._learned = Learned()
+        self._receipt_text = receipt_text
 
     # --- tasks --------------------------------------------------------------------------------------------------------
 
-    @takes(summarise_flow, "on_progress")
+    @takes(summarise_flow, "adapter", "on_progress")
     def summarise(self, text: str, **options: Unpack[SummariseOptions]) -> Summary:
         """Summarise a text of any length; every point names the sentences that it stands on.
 
@@ -173,13 +186,14 @@ class Client:
             options: `style` key_points (3/5/7 points), tldr or teaser (1/3/5 sentences), headline (12/17/22 words) or
                 paragraph; `length` short, medium, long or a limit of words; `format` plain or markdown; `language` of
                 the summary, None for that of the text; `context` what the reader wants to know; `seed` samples
-                instead of taking the likeliest words; `on_progress` is told of parts that have been read.
+                instead of taking the likeliest words; `adapter` as in `generate`; `on_progress` is told of parts that
+                have been read.
 
         Raises:
             ConfigurationError: an empty text or a wrong option. ContractViolation: the limit of words or the language
                 cannot be kept; `.best` is the nearest summary. ModelNotInstalled, WorkerCrashed, ...
         """
-        return self._finish(run(self._start(summarise_flow, text, **options)))
+        return run(self._start(summarise_flow, text, **options))
 
     summarize = summarise
 
@@ -189,7 +203,7 @@ class Client:
     def analyse(
         self, text: str, form: Mapping[str, JsonValue], **options: Unpack[AnalyseOptions]
     ) -> Analysis[JsonValue]: ...
-    @takes(analyse_flow, "on_progress")
+    @takes(analyse_flow, "adapter", "on_progress")
     def analyse(self, text: str, form: Any, **options: Unpack[AnalyseOptions]) -> Analysis[Any]:
         """Answer in a given form: a label, a list, an object.
 
@@ -198,28 +212,29 @@ class Client:
             form: a built-in kind (`Sentiment`, `Topics`, `Entities`, `KeyPhrases`, `PersonalData`, `Languages`), a
                 `Literal` or `Enum` of labels, a pydantic model, dataclass or other type, or a JSON schema.
             options: `examples` are pairs of text and answer; `abstain_below` warns when the probability of the label
-                is lower; `seed` samples where text is written (labels are scored); `on_progress`.
+                is lower; `seed` samples where text is written (labels are scored); `adapter` as in `generate`;
+                `on_progress`.
 
         Raises:
             SchemaUnsupported: the form cannot be expressed. OutputInvalid: the model did not complete the form.
         """
-        return self._finish(run(self._start(analyse_flow, text, form, learned=self._learned, **options)))
+        return run(self._start(analyse_flow, text, form, learned=self._learned, **options))
 
     analyze = analyse
 
-    @takes(redact_flow, "on_progress")
+    @takes(redact_flow, "adapter", "on_progress")
     def redact(self, text: str, **options: Unpack[RedactOptions]) -> Redaction:
         """Take personal data out of a text: placeholders such as "[NAME_1]" stand in its place; `restore` undoes it.
 
         Args:
             text: read in full.
             options: `kinds` of `PersonalData` to take out, None for all; `min_confidence`, below which something
-                stays: less takes out more; `on_progress`.
+                stays: less takes out more; `adapter` as in `generate`; `on_progress`.
 
         Raises:
             ConfigurationError: an empty text or a wrong option. ModelNotInstalled, WorkerCrashed, ...
         """
-        return self._finish(run(self._start(redact_flow, text, **options)))
+        return run(self._start(redact_flow, text, **options))
 
     @overload
     def generate(
@@ -241,7 +256,7 @@ class Client:
         output_type: Mapping[str, JsonValue],
         **options: Unpack[GenerateOptions],
     ) -> Generation[JsonValue]: ...
-    @takes(generate_flow, "timeout", "on_progress")
+    @takes(generate_flow, "adapter", "timeout", "on_progress")
     def generate(self, prompt: Prompt, **options: Any) -> Generation[Any]:
         """Write text, or a value of `output_type`.
 
@@ -252,14 +267,14 @@ class Client:
                 model may ask to call: the answer then has `tool_calls`, and nothing runs by itself; `max_tokens` is the
                 most that is written; `temperature` (0 is greedy), `top_p`, `top_k`, `min_p`, `repetition_penalty` and
                 `seed` say how; `stop` strings end the text and are no part of it; `ignore_eos` goes on when the model
-                wants to end; `adapter` is a name; `timeout` is in seconds; `deterministic` gives the same bytes alone,
-                batched or cached;
-                `on_progress` is told of prompt tokens processed.
+                wants to end; `adapter` is the name of an installed one (None: that of the client, "": none); `timeout`
+                is in seconds; `deterministic` gives the same bytes alone, batched or cached; `on_progress` is told of
+                prompt tokens processed.
 
         Raises:
             InputTooLong, SchemaUnsupported, OutputInvalid, DeadlineExceeded, Unsupported, WorkerCrashed, ...
         """
-        return self._finish(run(self._start(generate_flow, prompt, stream=False, **options)))
+        return run(self._start(generate_flow, prompt, stream=False, **options))
 
     @overload
     def stream(
@@ -279,14 +294,14 @@ class Client:
         output_type: Mapping[str, JsonValue],
         **options: Unpack[GenerateOptions],
     ) -> Stream[JsonValue]: ...
-    @takes(generate_flow, "timeout", "on_progress")
+    @takes(generate_flow, "adapter", "timeout", "on_progress")
     def stream(self, prompt: Prompt, **options: Any) -> Stream[Any]:
         """As `generate`, but give the text piece by piece. Use it in a `with` block; see `Stream`."""
-        return Stream(self._start(generate_flow, prompt, stream=True, **options), self._finish)
+        return Stream(self._start(generate_flow, prompt, stream=True, **options))
 
     # --- many ---------------------------------------------------------------------------------------------------------
 
-    @takes(summarise_flow, "on_progress", "on_error", "window")
+    @takes(summarise_flow, "adapter", "on_progress", "on_error", "window")
     def summarise_many(self, texts: Iterable[str], **options: Unpack[SummariseManyOptions]) -> Iterator[Summary]:
         """Summarise texts as they come: a lazy iterator in order, batched inside; closing it cancels the rest.
 
@@ -307,7 +322,7 @@ class Client:
     def analyse_many(
         self, texts: Iterable[str], form: Mapping[str, JsonValue], **options: Unpack[AnalyseManyOptions]
     ) -> Iterator[Analysis[JsonValue]]: ...
-    @takes(analyse_flow, "on_progress", "on_error", "window")
+    @takes(analyse_flow, "adapter", "on_progress", "on_error", "window")
     def analyse_many(
         self, texts: Iterable[str], form: Any, **options: Unpack[AnalyseManyOptions]
     ) -> Iterator[Analysis[Any]]:
@@ -332,7 +347,7 @@ class Client:
         output_type: Mapping[str, JsonValue],
         **options: Unpack[GenerateManyOptions],
     ) -> Iterator[Generation[JsonValue]]: ...
-    @takes(generate_flow, "timeout", "on_progress", "on_error", "window")
+    @takes(generate_flow, "adapter", "timeout", "on_progress", "on_error", "window")
     def generate_many(self, prompts: Iterable[Prompt], **options: Any) -> Iterator[Generation[Any]]:
         """Answer prompts as they come; see `summarise_many`."""
         return self._many(generate_flow, prompts, (), stream=False, **options)
@@ -350,7 +365,7 @@ class Client:
             ModelNotInstalled: no embedding model is here; the hint has the line that gets one.
             ConfigurationError: a text is empty or no text. Unsupported: `embedder` names a model that writes text.
         """
-        return self._finish(run(self._start(embed_flow, texts, on_progress=on_progress)))
+        return run(self._start(embed_flow, texts, on_progress=on_progress))
 
     def chat(self, instructions: str | None = None, *, messages: Sequence[Message] = ()) -> Chat:
         """Begin a conversation that remembers its turns, or go on with the `messages` of an earlier one."""
@@ -376,11 +391,11 @@ class Client:
         self._pipeline.check_open()
         return self._pipeline.resolve().info
 
-    def prewarm(self, prefix: str | None = None) -> None:
-        """Load the model now, and process the beginning that later prompts will share."""
+    def prewarm(self, prefix: str | None = None, *, adapter: str | None = None) -> None:
+        """Load the model now, and process the beginning that later prompts (with this adapter) will share."""
         with self._pipeline.loaded():
             if prefix is not None:
-                run(self._start(prewarm_flow, prefix))
+                run(self._start(prewarm_flow, prefix, adapter=adapter))
 
     def availability(self, task: TaskName) -> Availability:
         """Whether a task can run now, could after a download, or not at all, with the reasons."""
@@ -409,6 +424,38 @@ class Client:
         """
         self._pipeline.check_open()
         return self._pipeline.chooser.calibrate(again=again, on_progress=on_progress)
+
+    def quantise(
+        self,
+        *,
+        to: str = "int4",
+        method: str = "presinq+imatrix",
+        quantisation: str | None = None,
+        text: str | None = None,
+        name: str | None = None,
+        again: bool = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> Quantised:
+        """Make this client's model in fewer bits, with a report of what that costs; see `models.quantise`.
+
+        It is made of the variant that the client was given, else of the most exact one that is installed. This client
+        goes on with the model that it has; one that is made afterwards may choose the new one.
+        """
+        from ondevice_sdk import models
+
+        self._pipeline.check_open()
+        chooser = self._pipeline.chooser
+        return models.quantise(
+            chooser.settings.model or self.model.name,
+            to=to,
+            method=method,
+            quantisation=quantisation,
+            text=text,
+            name=name,
+            again=again,
+            on_progress=on_progress,
+            store=chooser.inventory.store,
+        )
 
     def privacy_report(self) -> PrivacyReport:
         """What protects the text in this client's worker, proved there. Loads the model.
@@ -454,36 +501,41 @@ class Client:
         self,
         flow: Callable[..., Flow[V]],
         *args: object,
+        adapter: str | None = None,
         on_progress: ProgressCallback | None = None,
         timeout: float | None = None,
         **options: object,
     ) -> Call[V]:
-        def make_flow(context_tokens: int) -> Flow[V]:
-            return flow(*args, context_tokens=context_tokens, **options)
-
-        make_flow(0).close()  # a wrong option is a TypeError before a model is loaded for it
+        flow(*args, context_tokens=0, **options).close()  # a wrong option is a TypeError before a model is loaded
+        check_adapter(adapter)
         if timeout is not None:
             check_seconds("timeout", timeout)
-        pipeline = self._embedding if flow is embed_flow else self._pipeline
-        return pipeline.begin(make_flow, on_progress=on_progress, timeout=timeout)
+        named = (self._adapter if adapter is None else adapter or None) if flow in _ADAPTED else None
+        said = {**options, "adapter": named} if flow in _ADAPTED else options
+        stamp = Stamp(flow, args, said, keep=self._receipt_text) if flow in _WITH_RECEIPT else None
+        given = args if stamp is None else stamp.given
 
-    def _finish(self, result: R) -> R:
-        pipeline = self._embedding if isinstance(result, Embeddings) else self._pipeline
-        return replace(result, receipt=Receipt(__version__, pipeline.resolve().info))
+        def make_flow(context_tokens: int) -> Flow[V]:
+            if named is not None and "learned" in options:
+                options["learned"] = self._learned.apart(self._pipeline.adapters[named].sha256)
+            return flow(*given, context_tokens=context_tokens, **options)
+
+        pipeline = self._embedding if flow is embed_flow else self._pipeline
+        return pipeline.begin(make_flow, stamp=stamp, adapter=named, on_progress=on_progress, timeout=timeout)
 
     def _chooser(self, task: TaskName | None) -> Chooser:
         return (self._embedding if task == "embed" else self._pipeline).chooser
 
     def _window(
         self,
-        flow: Callable[..., Flow[R]],
+        flow: Callable[..., Flow[V]],
         items: Iterable[object],
         args: tuple[object, ...],
         *,
         on_error: Literal["raise", "return"] = "raise",
         window: int | None = None,
         **options: Any,
-    ) -> Window[R]:
+    ) -> Window[V]:
         check_several("items", items)
         if window is not None:
             check_count("window", window, 1)
@@ -494,7 +546,6 @@ class Client:
         return Window(starts, size, on_error)
 
     def _many(
-        self, flow: Callable[..., Flow[R]], items: Iterable[object], args: tuple[object, ...], **options: Any
+        self, flow: Callable[..., Flow[V]], items: Iterable[object], args: tuple[object, ...], **options: Any
     ) -> Iterator[Any]:
-        for result in run_window(self._window(flow, items, args, **options)):
-            yield result if isinstance(result, errors.OnDeviceError) else self._finish(result)
+        yield from run_window(self._window(flow, items, args, **options))

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from ondevice_sdk import calibration, catalogue, errors, measuring
 from ondevice_sdk.backends.api import Backend, Footprint, LoadOptions, LocalModel, Probe
@@ -16,10 +15,12 @@ from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.backends.measured import ModelSpeed
 from ondevice_sdk.call import ProgressCallback
 from ondevice_sdk.catalogue import Artifact, ModelSpec, Variant, config, gguf, layout
+from ondevice_sdk.catalogue.spec import Divergence
 from ondevice_sdk.measuring import Rival
 from ondevice_sdk.selection import BackendOffer, CopyOffer, usable_memory
-from ondevice_sdk.store import elsewhere
+from ondevice_sdk.store import elsewhere, recipes
 from ondevice_sdk.store.derived import MeasuredOn
+from ondevice_sdk.store.files import joint_digest
 from ondevice_sdk.types import DeviceProfile, ModelShape, Progress
 
 if TYPE_CHECKING:
@@ -116,6 +117,28 @@ class Inventory:
             )
         return made
 
+    def library(self, entry: str) -> str:
+        """The versions of what the backend at "module:attribute" runs models with."""
+        from ondevice_sdk.backends import registry
+
+        try:
+            return _library(entry, registry.create(entry))
+        except errors.BackendUnavailable:  # broken since it was chosen
+            return f"{entry}, version unknown"
+
+    def recipe(self, model: LocalModel) -> Mapping[str, Any] | None:
+        """How a model of the store was quantised here; None: it was not, or that is no longer known."""
+        if not Path(model.path).is_relative_to(self.store.root):
+            return None
+        try:
+            digest = self.store.manifest(model.name, model.variant).recipe
+        except errors.OnDeviceError:  # removed meanwhile
+            return None
+        if digest is None:
+            return None
+        recipe = recipes.read(self.store.space, digest)
+        return {"sha256": digest} if recipe is None else {"sha256": digest, "words": recipe.words, **asdict(recipe)}
+
     def entry(self, backend: str) -> str:
         """Where a backend is, as "module:attribute"."""
         from ondevice_sdk.backends import registry
@@ -168,7 +191,10 @@ class Inventory:
         name, variants = models[0].name, tuple(map(_variant, models))
         shape = shape or ModelShape(2 * max(map(_size, models)), 1, 1, 1, 1, 1, 1, 1, _UNKNOWN_CONTEXT)
         embeds = any(each.embeds for each in headers)
-        return ModelSpec(name, name, shape, variants, "", "", must_accept=False, languages=(), embeds=embeds)
+        quality = 1.0 if any(each.divergence for each in variants) else 0.0  # relative to each other, that is known
+        return ModelSpec(
+            name, name, shape, variants, "", "", must_accept=False, languages=(), embeds=embeds, quality=quality
+        )
 
     def copies(self, installed: Sequence[InstalledModel]) -> list[CopyOffer]:
         """The optimised copies of models, with what speaks against using them here."""
@@ -290,7 +316,7 @@ class Inventory:
             digests = [digest_of(self.store.space, Path(path)) for path in model.files or (model.path,)]
         else:
             digests = [file.digest for file in self.store.manifest(model.name, model.variant).files]
-        return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
+        return joint_digest(digests)
 
 
 def header_of(model: InstalledModel | LocalModel) -> GgufHeader | None:
@@ -330,7 +356,16 @@ def _variant(model: InstalledModel | LocalModel) -> Variant:
     """As the catalogue would describe it."""
     header = header_of(model)
     quantisation = layout.FILE_TYPES.get(header.file_type or 0, "") if header is not None else ""
-    return Variant(model.variant, model.format, quantisation, 0.0, (Artifact("installed", _size(model)),))
+    files = (Artifact("installed", _size(model)),)
+    return Variant(model.variant, model.format, quantisation, 0.0, files, divergence=_divergence(model))
+
+
+def _divergence(model: InstalledModel | LocalModel) -> Divergence | None:
+    """From another variant of the same model that it was made of here, as far as that was measured."""
+    known = None if isinstance(model, LocalModel) else model.quantised
+    if known is None or known.quality is None or known.recipe.source.name != model.name:
+        return None
+    return Divergence(known.quality.kl.value, known.recipe.source.variant, known.recipe.source.sha256)
 
 
 def _size(model: InstalledModel | LocalModel) -> int:

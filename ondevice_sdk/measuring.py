@@ -52,8 +52,9 @@ _ANSWERS: Final = (32, 16, 8, 4)  # tokens of the answer, likewise
 _ANSWER_S: Final = 0.7
 _SHORT: Final = 24  # tokens of the prompt before an answer
 _PATIENCE_S: Final = 120.0  # for one request
-_FAULTS: Final = (errors.BackendUnavailable, LoadFailed, errors.ModelCorrupt, errors.ModelUnsupported,
-                  errors.Unsupported, errors.InputTooLong, GenerationFailed, WorkerCrashed)  # fmt: skip
+_FAULTS: Final = (errors.BackendUnavailable, ConfigurationError, LoadFailed, errors.ModelCorrupt,
+                  errors.ModelUnsupported, errors.Unsupported, errors.InputTooLong, GenerationFailed,
+                  WorkerCrashed)  # fmt: skip
 _TEXT: Final = (
     "The ferry leaves the small harbour at seven in the morning and comes back when the lamps are lit. It carries "
     "letters, bread, two bicycles and whoever has business on the other side: a teacher, a carpenter, now and then a "

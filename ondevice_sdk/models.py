@@ -14,15 +14,20 @@ from pathlib import Path
 
 from ondevice_sdk.catalogue.spec import Artifact, ModelSpec
 from ondevice_sdk.errors import ConfigurationError, LicenceNotAccepted, ModelCorrupt
-from ondevice_sdk.quantise.results import Optimised
-from ondevice_sdk.store import InstalledModel, Store, VerifyResult
+from ondevice_sdk.quantise.results import Optimised, Quantised
+from ondevice_sdk.store import InstalledAdapter, InstalledModel, Store, VerifyResult
 from ondevice_sdk.store.files import check_name, split_name
+from ondevice_sdk.store.recipes import Provenance
 from ondevice_sdk.types import Progress
 
 __all__ = [
+    "InstalledAdapter",
     "InstalledModel",
     "Optimised",
+    "Provenance",
+    "Quantised",
     "VerifyResult",
+    "adapters",
     "add",
     "build",
     "export_bundle",
@@ -30,6 +35,7 @@ __all__ = [
     "list",
     "optimise",
     "pull",
+    "quantise",
     "remove",
     "verify",
 ]
@@ -114,6 +120,13 @@ def list(*, store: Store | None = None) -> tuple[InstalledModel, ...]:  # noqa: 
     return (store or Store.open()).installed()
 
 
+def adapters(*, store: Store | None = None) -> tuple[InstalledAdapter, ...]:
+    """The LoRA adapters that are installed, by name."""
+    from ondevice_sdk.store import adapters as kept
+
+    return kept.installed(store or Store.open())
+
+
 def add(
     path: str | Path,
     *,
@@ -121,31 +134,42 @@ def add(
     variant: str | None = None,
     licence: str | None = None,
     pin: Mapping[str, str] | None = None,
+    on_progress: OnProgress | None = None,
     store: Store | None = None,
 ) -> InstalledModel:
-    """Copy a model of yours into the store, a file or a folder; its format is told by its content.
+    """Copy a model of yours into the store, a file or a folder, or an adapter; what it is is told by its content.
 
     Folders are those that MLC compiles (`mlc-chat-config.json`), those of OpenVINO (`openvino_model.xml`) and weights
-    as safetensors (`config.json`), which a backend may build from.
+    as safetensors (`config.json`). Of the latter, Llama, Mistral, Qwen2 and Qwen3 models become a GGUF file with the
+    same weights, in a sealed process; others are kept as they are, and a backend may build from them.
 
     Args:
-        path: Of a GGUF file (the first of its splits), or of a folder.
+        path: Of a GGUF file (the first of its splits; also of a LoRA adapter), or of a folder.
         name: What it shall be called; by default as the file or folder.
-        variant: By default its precision, of a folder with its format: `int4`, `int4-mlc`.
-        licence: Of the weights.
+        variant: By default its precision, of a folder that is kept with its format: `int4`, `bf16`, `int4-mlc`. One
+            that ends in `-safetensors` keeps a folder of safetensors as it is.
+        licence: Of the weights; by default, of a folder that becomes a GGUF file, what its `README.md` says.
         pin: SHA-256 by the names of files. A compiled library in a folder is a program: it is installed and loaded only
             if its digest is given here, which you have from whoever made it, not from the folder itself.
+        on_progress: Hears how far a conversion is; what it raises ends the work.
         store: Where to put it; by default the user's store.
 
     Raises:
         ModelNotInstalled: there is no such file. ModelCorrupt: it is no model, or cut, or a file is not the pinned one.
-        ConfigurationError: an unusable name, native code without a digest, or a digest without a file. StoreError:
-        another model has this name, or there is no room.
+        ModelUnsupported: a Llama, Mistral, Qwen2 or Qwen3 model with an option, a tensor or a tokeniser that is not
+        known. ConfigurationError: an unusable name, native code without a digest, or a digest without a file.
+        StoreError: another model has this name, or there is no room. WorkerCrashed.
     """
     store = store or Store.open()
     if Path(path).is_dir():
+        from ondevice_sdk.quantise.hugging_face import adding
         from ondevice_sdk.store import from_folder
 
+        kept = (variant or (name or "").partition(":")[2]).endswith("-safetensors")
+        if not pin and not kept and (files := adding.files_of(Path(path))) is not None:
+            return adding.add(
+                store, Path(path), files, name=name, variant=variant, licence=licence, on_progress=on_progress
+            )
         return from_folder.add(store, Path(path), name=name, variant=variant, licence=licence, pin=pin)
     if pin:
         raise ConfigurationError("digests are given for the files of a folder, and this is none")
@@ -185,6 +209,61 @@ def optimise(
     model = store.resolve(*split_name(name, variant))
     runtime = quantise.runtime_for(model, registry.installed(), device)
     return quantise.optimise(store, model, runtime, device, again=again, on_progress=on_progress)
+
+
+def quantise(
+    model: str | Path,
+    *,
+    to: str = "int4",
+    method: str = "presinq+imatrix",
+    quantisation: str | None = None,
+    text: str | None = None,
+    name: str | None = None,
+    again: bool = False,
+    on_progress: OnProgress | None = None,
+    store: Store | None = None,
+) -> Quantised:
+    """Make a model in fewer bits of an installed one, or of a file or folder, and measure what that costs it.
+
+    It is installed beside what it was made of, as `"name:int4-presinq-imatrix"`: the precision and the method. How it
+    was made and what it cost is kept with it; the same recipe is not run a second time. Takes minutes, and with
+    pre-SINQ for a while twice the room of the model in 32 bits. Whatever ends it leaves nothing behind.
+
+    Args:
+        model: An installed model, also as `"name:variant"` (of several variants the most exact one is taken), a GGUF
+            file, or a folder with safetensors.
+        to: The precision, `int4` or `int8`.
+        method: `plain` rounds. `presinq` first scales the weights, by factors that cancel, so that less is lost; the
+            result is proved to compute the same, and is used only where it does not diverge more from the source than
+            without. `imatrix` rounds by how strongly a text drives each weight. `presinq+imatrix` does both.
+        quantisation: In the words of llama.cpp, such as `Q4_K_M` or `Q3_K_S`; by default the usual one of the
+            precision, `Q4_0` or `Q8_0`.
+        text: By what the importance of weights is found out: best of the kind that the model will read, at least some
+            3,000 characters. By default a mixture that comes with the package.
+        name: What it shall be called; by default as what it is made of, or as the file.
+        again: Make it anew although it is here.
+        on_progress: Hears what is done and how far it is; what it raises ends the work.
+        store: Where the model is, and what is made goes; by default the user's store.
+
+    Raises:
+        ModelNotInstalled. ModelCorrupt. ConfigurationError: an unknown word, too short a text, or a model that is as
+        small already. ModelUnsupported: nothing proves that pre-SINQ keeps what such a model computes; nothing else is
+        done instead, `method="imatrix"` is yours to say. Unsupported: no backend can do it, or the model lies in
+        several files. NoModelFits: source and result do not fit into memory side by side. StoreError: no room on the
+        disk, or another model has that name. GenerationFailed: the scaled model does not compute the same. LoadFailed.
+        WorkerCrashed.
+    """
+    from ondevice_sdk.backends import registry
+    from ondevice_sdk.device import detect
+    from ondevice_sdk.quantise import quantise as quantising
+    from ondevice_sdk.quantise.recipe import Wanted
+    from ondevice_sdk.quantise.runtimes import compressing
+
+    store, device = store or Store.open(), detect()
+    runtime = compressing(registry.installed(), device)
+    wanted = Wanted.of(runtime.compressor, to=to, method=method, quantisation=quantisation, text=text, name=name)
+    source = str(model.absolute() if isinstance(model, Path) else model)
+    return quantising.quantise(store, source, runtime, device, wanted, again=again, on_progress=on_progress)
 
 
 def build(
@@ -237,7 +316,7 @@ def remove(name: str, *, store: Store | None = None) -> tuple[InstalledModel, ..
     """
     store = store or Store.open()
     plan = store.removal(name)
-    gone = tuple(each for each in store.installed() if (each.name, each.variant) in plan.models)
+    gone = tuple(each for each in store.installed(adapters=True) if (each.name, each.variant) in plan.models)
     plan.execute()
     return gone
 

@@ -30,6 +30,7 @@ class SummariseOptions(TypedDict, total=False):
     language: str | None
     context: str | None
     seed: int | None
+    adapter: str | None
     on_progress: ProgressCallback | None
 
 
@@ -39,6 +40,7 @@ class AnalyseOptions(TypedDict, total=False):
     examples: Sequence[tuple[str, Any]]
     abstain_below: float | None
     seed: int | None
+    adapter: str | None
     on_progress: ProgressCallback | None
 
 
@@ -47,6 +49,7 @@ class RedactOptions(TypedDict, total=False):
 
     kinds: Collection[str] | None
     min_confidence: float
+    adapter: str | None
     on_progress: ProgressCallback | None
 
 
@@ -134,8 +137,20 @@ def check_several(name: str, value: object) -> None:
         raise ConfigurationError(f"{name} must be a sequence, not {type(value).__name__}")
 
 
-_Extra = Literal["timeout", "on_progress", "on_error", "window"]
-_EXTRA_DEFAULTS: dict[_Extra, Any] = {"timeout": None, "on_progress": None, "on_error": "raise", "window": None}
+def check_adapter(value: object) -> None:
+    """Refuse what is no name of an adapter.
+
+    Raises:
+        ConfigurationError.
+    """
+    if not isinstance(value, str | None):
+        raise ConfigurationError(f"adapter must be the name of one, not {type(value).__name__}")
+
+
+_Extra = Literal["adapter", "timeout", "on_progress", "on_error", "window"]
+_EXTRA_DEFAULTS: dict[_Extra, Any] = {
+    "adapter": None, "timeout": None, "on_progress": None, "on_error": "raise", "window": None
+}  # fmt: skip
 
 
 def takes(flow: Callable[..., Any], *extra: _Extra) -> Callable[[F], F]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Generic, NoReturn, Self, TypeVar
@@ -21,9 +21,8 @@ CANCEL_S: Final = 2.0  # to end the present step; whoever does not manage that i
 class StreamState(Generic[T]):
     """What sync and async streams share: the call, and who reads it."""
 
-    def __init__(self, call: Call[Generation[T]], finish: Callable[[Generation[T]], Generation[T]]) -> None:
+    def __init__(self, call: Call[Generation[T]]) -> None:
         self._call = call
-        self._finish = finish
         self._consumed = False
         self._reading = threading.Lock()
 
@@ -57,9 +56,6 @@ class StreamState(Generic[T]):
         generation = self._call.result()
         return [*generation.tool_calls, Completed(generation.usage, generation.finish_reason)]
 
-    def _value(self) -> Generation[T]:
-        return self._finish(self._call.result())
-
     def __reduce__(self) -> NoReturn:
         raise TypeError("a stream is a running generation and cannot be copied or pickled")
 
@@ -70,8 +66,8 @@ class Stream(StreamState[T]):
     Cancelled that way, `result()` still gives the partial text.
     """
 
-    def __init__(self, call: Call[Generation[T]], finish: Callable[[Generation[T]], Generation[T]]) -> None:
-        super().__init__(call, finish)
+    def __init__(self, call: Call[Generation[T]]) -> None:
+        super().__init__(call)
         self._waiter = Waiter(call)
 
     def __iter__(self) -> Iterator[str]:
@@ -101,7 +97,7 @@ class Stream(StreamState[T]):
         self._consumed = True
         while self._next():
             pass
-        return self._value()
+        return self._call.result()
 
     def close(self) -> None:
         """Cancel and forget the rest. Idempotent."""

@@ -16,6 +16,7 @@ from typing_extensions import TypeVar
 
 from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.intervals import Interval
+from ondevice_sdk.receipt import ModelInfo, Receipt
 
 __all__ = [
     "Analysis",
@@ -122,25 +123,6 @@ class Usage:
             self.prefill_s + other.prefill_s,
             self.decode_s + other.decode_s,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInfo:
-    """The model that a client uses. `sha256` is the digest of its weights file."""
-
-    name: str
-    variant: str
-    backend: str
-    path: str
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What produced a result: enough to ask the same again, and no text."""
-
-    sdk_version: str
-    model: ModelInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def main() -> None:
         measures=("cold",) if options.memory else MEASURES,
         pairs=min(options.pairs, 2) if options.quick else options.pairs,
         sizes=bench.QUICK if options.quick else Sizes(),
-        conditions=Conditions(against_library=not options.memory),
+        conditions=Conditions(against_library=not options.memory, backend="llama_cpp"),
         on_progress=tell,
     )
     for result in report.subjects:

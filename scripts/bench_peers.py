@@ -159,7 +159,7 @@ class Texts:
 
 def measure(subject: Subject, options: argparse.Namespace, table: figures.Table) -> None:
     """All workloads of one model."""
-    target = Target.of(subject, detect(measure=True), Conditions(), Sizes(), Store.open())
+    target = Target.of(subject, detect(measure=True), Conditions(backend="llama_cpp"), Sizes(), Store.open())
     threads = target.device.threads
     with Client(subject.model, backends=("llama_cpp",)) as ai:
         used = ai.model.path

@@ -82,7 +82,7 @@ def others(ai: Client, seed: int) -> None:
 
 def in_memory(subject: Subject, options: argparse.Namespace, table: figures.Table) -> None:
     """While the client lives."""
-    target = Target.of(subject, detect(measure=True), Conditions(), Sizes(), Store.open())
+    target = Target.of(subject, detect(measure=True), Conditions(backend="llama_cpp"), Sizes(), Store.open())
     samples = Samples()
     with ExitStack() as stack:
         ai = stack.enter_context(Client(subject.model, backends=("llama_cpp",)))

@@ -119,7 +119,7 @@ def answer(executor: Executor, prompt: str, tokens: int, sampling: Sampling) -> 
 
 def measure(subject: Subject, options: argparse.Namespace, table: figures.Table) -> None:
     """All tasks of one model."""
-    target = Target.of(subject, detect(measure=True), Conditions(), Sizes(), Store.open())
+    target = Target.of(subject, detect(measure=True), Conditions(backend="llama_cpp"), Sizes(), Store.open())
     sentences = sentences_of()
     if str(Path(__file__).parent) not in sys.path:
         sys.path.append(str(Path(__file__).parent))  # where the worker finds the other backend

@@ -90,7 +90,7 @@ def empty_workers(options: argparse.Namespace, table: figures.Table) -> None:
 
 def models(subject: Subject, options: argparse.Namespace, table: figures.Table) -> None:
     """Strict and off in turns."""
-    target = Target.of(subject, detect(measure=True), Conditions(), Sizes(), Store.open())
+    target = Target.of(subject, detect(measure=True), Conditions(backend="llama_cpp"), Sizes(), Store.open())
     times: dict[PrivacyLevel, list[dict[str, float]]] = {level: [] for level in LEVELS}
     for turn in range(-1, options.pairs):
         for level in LEVELS if turn % 2 else reversed(LEVELS):

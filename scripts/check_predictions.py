@@ -47,7 +47,7 @@ CONTEXTS = (512, 2048, 8192)
 def speeds(words: Sequence[str], pairs: int, calibration: Calibration) -> Iterator[dict[str, object]]:
     """Prompt and decode speed of each model, and what was predicted."""
     sizes = bench.Sizes(prompt_tokens=512, decode_prompt_tokens=64, decode_tokens=64)
-    conditions = bench.Conditions(against_library=False)
+    conditions = bench.Conditions(against_library=False, backend="llama_cpp")
     for word in words:
         print(f"  speed of {word}", file=sys.stderr, flush=True)
         result = bench.measure(word, measures=("prompt", "decode"), pairs=pairs, sizes=sizes, conditions=conditions)
@@ -77,7 +77,7 @@ def memory(words: Sequence[str], contexts: Sequence[int]) -> Iterator[dict[str, 
         assert header.shape is not None
         for context in contexts:
             print(f"  memory of {word} with {context} tokens", file=sys.stderr, flush=True)
-            chosen = Chooser(Settings(subject.model, context=context)).resolve()
+            chosen = Chooser(Settings(subject.model, backends=("llama_cpp",), context=context)).resolve()
             predicted = LlamaCppBackend().estimate(header.shape, chosen.model.size(), chosen.options).total
             measured = peak(chosen.entry, chosen.model, chosen.options, context)
             yield {
@@ -121,7 +121,7 @@ def run(executor: ProcessExecutor, requests: Sequence[Request]) -> None:
 def header_of(word: str) -> GgufHeader:
     """The header of a model's file."""
     (subject,) = find([word])
-    return gguf.read_header(Chooser(Settings(subject.model)).resolve().model.path)
+    return gguf.read_header(Chooser(Settings(subject.model, backends=("llama_cpp",))).resolve().model.path)
 
 
 def main() -> None:

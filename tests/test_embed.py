@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from ondevice_sdk import AsyncClient, Client, errors, models
+from ondevice_sdk.replay import replay
 from ondevice_sdk.store import Store
 from ondevice_sdk.types import Progress
 from tests import bert
@@ -54,6 +55,14 @@ def test_embed_runs_on_the_model_that_gives_embeddings(ai: Client) -> None:
     assert len(ai.embed("one text").vectors) == 1
     assert ai.embed([]).vectors == ()
     assert ai.availability("embed").state == "available"
+
+
+def test_vectors_are_the_same_again(ai: Client) -> None:
+    receipt = ai.embed(iter(["the cat", "money bank"])).receipt
+    assert receipt is not None
+    assert replay(receipt, ai, input=["the cat", "money bank"]).same
+    with pytest.raises(errors.ConfigurationError, match="the input is not that of the receipt"):
+        replay(receipt, ai, input=["the cat", "money", "bank"])
 
 
 def test_a_text_longer_than_the_context(ai: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,15 @@ def test_a_contest_is_settled_by_one_session(folder: Path) -> None:
     failed = dataclasses.replace(figures(other, "two"), rounds=(), failed="the worker crashed")
     measuring.keep(folder, other, DEVICE, failed)
     assert measuring.is_settled(folder, [ECHO, other], DEVICE, room=10**12)  # not tried again by itself
+
+
+@pytest.mark.parametrize("fault", [errors.ConfigurationError, errors.LoadFailed, errors.WorkerCrashed])
+def test_what_a_backend_refuses_harms_nobody(fault: type[errors.OnDeviceError]) -> None:
+    with ExitStack() as stack:
+        session = measuring._Session([ECHO], DEVICE, stack)
+        with session._noting(ECHO):
+            raise fault("not this one")
+    assert session._failed == {ECHO: "not this one"}
 
 
 def test_rivals_are_found(store: Store, echo_path: Path, swift: None) -> None:

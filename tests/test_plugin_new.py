@@ -39,6 +39,7 @@ def test_the_files(tmp_path: Path) -> None:
 UNUSABLE = (
     *("", "Acme", "acme npu", "1chip", "a--b", "-a", "a_", "../up", "a/b", "ünï", "a" * 41, "a\n"),
     *("class", "json", "tests", "ondevice", "ondevice-foo", "ondevice_foo", "echo", "llama-cpp", "llama_cpp"),
+    *("gguf", "gguf-lora", "safetensors", "mlc", "openvino"),
 )
 
 

@@ -68,6 +68,7 @@ def test_names_and_defaults_of_the_tasks(cls: type) -> None:
         "language": None,
         "context": None,
         "seed": None,
+        "adapter": None,
         "on_progress": None,
     }
     generation = {

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from ondevice_sdk.backends.builder import Builder
 from ondevice_sdk.backends.calibration import Calibrator
+from ondevice_sdk.backends.compressor import Compressor
 from ondevice_sdk.backends.relayer import Relayer
 from ondevice_sdk.backends.requests import (
     GREEDY,
@@ -59,6 +60,7 @@ __all__ = [
     "Calibrator",
     "Capability",
     "Chat",
+    "Compressor",
     "DeviceProfile",
     "Done",
     "Embed",
@@ -73,6 +75,7 @@ __all__ = [
     "Grammar",
     "KvType",
     "LoadOptions",
+    "LocalAdapter",
     "LocalModel",
     "Message",
     "ModelRunner",
@@ -163,7 +166,17 @@ class LocalModel:
         return sum(os.stat(name).st_size for name in self.files or (self.path,))  # noqa: PTH116 - paths are strings here
 
 
-KvType = Literal["f16", "q8_0"]  # how keys and values are kept: 16 bits each, or 8.5
+@dataclass(frozen=True, slots=True)
+class LocalAdapter:
+    """A LoRA adapter on this disk, checked by the store. `size` is in bytes."""
+
+    name: str
+    path: str
+    sha256: str
+    size: int = 0
+
+
+KvType = Literal["f32", "f16", "q8_0"]  # how keys and values are kept: 32 bits each, 16, or 8.5
 
 
 PREFIX_CACHE_BYTES: Final = 256_000_000
@@ -174,7 +187,8 @@ class LoadOptions:
     """How to load a model.
 
     `context_tokens` is the room of all sequences together; None: the backend's default. `kv_type` is one of the
-    backend's `kv_types`.
+    backend's `kv_types`, which are worth choosing, or one that only serves to compare models exactly. `adapters` are
+    those that requests may name; one that turns out not to be usable is an error of these requests, not of the load.
     """
 
     context_tokens: int | None = None
@@ -184,6 +198,7 @@ class LoadOptions:
     kv_type: KvType = "f16"
     prefix_cache_bytes: int = PREFIX_CACHE_BYTES  # most that states of finished requests take, besides the KV cache
     on_progress: Callable[[float], None] | None = field(default=None, compare=False)  # share of the weights loaded
+    adapters: tuple[LocalAdapter, ...] = ()
 
 
 class Backend(ABC):
@@ -226,6 +241,10 @@ class Backend(ABC):
         """How to make models for it out of others; None: it cannot. Quick, and without importing the runtime."""
         return None
 
+    def compressor(self) -> Compressor | None:
+        """How to write a model in fewer bits; None: it cannot. Quick, and without importing the runtime."""
+        return None
+
     def import_runtime(self) -> None:
         """Import what `load` needs, where that takes long: called before it, and measured apart. May raise anything."""
         return
@@ -245,6 +264,7 @@ class Engine(ABC):
     capabilities: frozenset[Capability]
     context_tokens: int  # most tokens of one request, prompt and answer together
     max_sequences: int = 1
+    chat_template: str | None = None  # Jinja source that chats are laid out with; receipts have its digest
 
     @abstractmethod
     def add_request(self, request_id: str, request: Request) -> None:
@@ -282,12 +302,16 @@ class Engine(ABC):
 
 @dataclass(slots=True)
 class Batch:
-    """Rows of one forward pass: parallel lists. `logits[i]` says whether the logits of row i are wanted."""
+    """Rows of one forward pass: parallel lists. `logits[i]` says whether the logits of row i are wanted.
+
+    `adapter` is the digest of the adapter that all of them run with, empty: none.
+    """
 
     sequences: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logits: list[bool] = field(default_factory=list)
+    adapter: str = ""
 
     def add(self, sequence: int, position: int, token: int, logits: bool) -> None:
         """Append a row."""
@@ -378,6 +402,15 @@ class ModelRunner(ABC):
 
     def kv_load(self, sequence: int, data: bytes) -> None:
         """Put back what `kv_save` gave."""
+        raise NotImplementedError
+
+    def adapter_digest(self, name: str) -> str:
+        """The SHA-256 of an adapter that passes may run with; only with `Capability.ADAPTER`.
+
+        Raises:
+            ConfigurationError: the model was loaded with none of this name.
+            ModelUnsupported, ModelCorrupt, LoadFailed: it was, and the adapter is not usable.
+        """
         raise NotImplementedError
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:

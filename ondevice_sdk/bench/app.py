@@ -48,6 +48,7 @@ def _ask(order: dict[str, Any], times: dict[str, float]) -> int:
     ai = Client(
         order["model"],
         privacy=order["privacy"],
+        backends=order["backends"],
         context=order["context"],
         device=device_with(order["threads"]),
         on_load=loading,

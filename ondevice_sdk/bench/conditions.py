@@ -25,6 +25,12 @@ class Conditions:
     threads: int | None = None
     privacy: PrivacyLevel = "strict"
     against_library: bool = True
+    backend: str | None = None
+
+    @property
+    def backends(self) -> tuple[str, ...] | None:
+        """Those that the client may use."""
+        return None if self.backend is None else (self.backend,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Generic, TypeVar
 
 from ondevice_sdk.bench import prompts
 from ondevice_sdk.bench.conditions import MeasureName
 from ondevice_sdk.bench.library import BareLibrary
-from ondevice_sdk.bench.memory import children, peak_bytes
+from ondevice_sdk.bench.memory import children, peak_bytes, shared_bytes
 from ondevice_sdk.bench.process import Child
 from ondevice_sdk.bench.report import batched_name
-from ondevice_sdk.bench.stations import Loaded, Served, Station, Target, cold, loaded, served
+from ondevice_sdk.bench.stations import Loaded, Served, Station, Target, loaded, nothing_loaded, served
 from ondevice_sdk.bench.streams import endless, stream_speed
 from ondevice_sdk.device import bandwidth
 from ondevice_sdk.engine.prefix import GRID
@@ -94,17 +94,22 @@ def decode(station: Loaded, turn: int) -> Sequence[Sample]:
     return samples
 
 
-def first_token(station: Loaded, turn: int) -> Sequence[Sample]:
-    """Time to the first token of a loaded model: with a new prompt, and with one whose beginning is cached."""
-    sizes = station.target.sizes
-    tokens = sizes.first_token_prompt_tokens
+def new_token(station: Loaded, turn: int) -> Sequence[Sample]:
+    """Time to the first token of a loaded model with a new prompt."""
+    tokens = station.target.sizes.first_token_prompt_tokens
     text = station.prompt(tokens)
     ours, theirs = station.both(
         turn,
         lambda: station.session.generate([text], 1)[0].prompt_s,
         lambda bare: bare.generate([text], [tokens], 1).prompt_s,
     )
-    samples = [Sample("first_token_warm_s", ours, theirs)]
+    return [Sample("first_token_warm_s", ours, theirs)]
+
+
+def first_token(station: Loaded, turn: int) -> Sequence[Sample]:
+    """The same, and with a prompt whose beginning is cached."""
+    samples = [*new_token(station, turn)]
+    sizes = station.target.sizes
     long = station.prompt(sizes.prompt_tokens)
     beginning = long[: len(long) * sizes.cached_tokens // sizes.prompt_tokens]
     station.session.generate([beginning], 1)
@@ -196,42 +201,73 @@ def _stream(
     return Sample(figure, speed, theirs)
 
 
-def cold_start(station: Station, turn: int) -> Sequence[Sample]:  # noqa: ARG001 - the app goes first: it counts the prompt
-    """A new app process, a new worker, the model loaded, the first answer; and the memory that took."""
-    target = station.target
-    sizes, conditions = target.sizes, target.conditions
-    text = prompts.words(sizes.first_token_prompt_tokens, station.seed())
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """One question to a new app with a new worker: when which stage was reached, and the most memory they had."""
+
+    began: float  # on the clock of `times`
+    times: Mapping[str, float]
+    prompt_tokens: int
+    app_bytes: int
+    worker_bytes: int
+    shared_bytes: int  # counted in both
+
+    @property
+    def memory(self) -> Sequence[Sample]:
+        """The figures of memory. Each had its most at its own time, so that together it was at most this much."""
+        return [
+            Sample("peak_memory_bytes", self.app_bytes + self.worker_bytes - self.shared_bytes),
+            Sample("peak_worker_bytes", self.worker_bytes),
+            Sample("peak_app_bytes", self.app_bytes),
+        ]
+
+
+def ask_cold(target: Target, text: str) -> Cold:
+    """Start an app process that asks one question, and end it."""
+    conditions = target.conditions
     began = time.monotonic()
     with Child.of_module("ondevice_sdk.bench.app", environment={"ONDEVICE_HOME": str(target.store.root)}) as app:
         app.tell(
             model=target.subject.model,
             privacy=conditions.privacy,
+            backends=conditions.backends,
             context=conditions.context_tokens,
             threads=conditions.threads,
             prompt=text,
-            count=sizes.answer_tokens,
+            count=target.sizes.answer_tokens,
         )
         answer = app.hear()
-        app_bytes, worker_bytes = peak_bytes(app.pid), sum(map(peak_bytes, children(app.pid)))
+        workers = children(app.pid)
+        app_bytes, worker_bytes = peak_bytes(app.pid), sum(map(peak_bytes, workers))
+        shared = shared_bytes([app.pid, *workers])
     times = {name: float(value) for name, value in answer["times"].items()}
+    return Cold(began, times, int(answer["prompt_tokens"]), app_bytes, worker_bytes, shared)
+
+
+def cold_start(station: Station, turn: int) -> Sequence[Sample]:  # noqa: ARG001 - the app goes first: it counts the prompt
+    """A new app process, a new worker, the model loaded, the first answer; and the memory that took."""
+    target = station.target
+    text = prompts.words(target.sizes.first_token_prompt_tokens, station.seed())
+    cold = ask_cold(target, text)
+    times = cold.times
     library_s = library_bytes = None
     if target.compared:
         with target.bare() as bare:
-            loop = bare.generate([text], [int(answer["prompt_tokens"])], sizes.answer_tokens)
+            loop = bare.generate([text], [cold.prompt_tokens], target.sizes.answer_tokens)
             library_s = bare.import_s + bare.load_s + loop.prompt_s
             library_bytes = float(peak_bytes(bare.pid))
     loading = times.get("loading", times["loaded"])
+    memory, *parts = cold.memory
     return [
         Sample("first_token_cold_s", times["first"] - times["told"], library_s),
-        Sample("app_import_s", times["imported"] - began),
+        Sample("app_import_s", times["imported"] - cold.began),
         Sample("choose_s", times["chosen"] - times["told"]),
         Sample("seal_s", _seal(target)),
         Sample("worker_start_s", loading - times["chosen"]),
         Sample("load_s", times["loaded"] - loading),
         Sample("first_prompt_s", times["first"] - times["loaded"]),
-        Sample("peak_memory_bytes", app_bytes + worker_bytes, library_bytes),
-        Sample("peak_worker_bytes", worker_bytes),
-        Sample("peak_app_bytes", app_bytes),
+        replace(memory, library=library_bytes),
+        *parts,
     ]
 
 
@@ -260,7 +296,7 @@ SERVED: Final[Sequence[Measure[Served]]] = (
     Measure("sampled", served, sampled),
     Measure("schema", served, schema),
 )
-COLD: Final[Sequence[Measure[Station]]] = (Measure("cold", cold, cold_start, 0.5),)
+COLD: Final[Sequence[Measure[Station]]] = (Measure("cold", nothing_loaded, cold_start, 0.5),)
 
 
 def rounds(measure: Measure[S], pairs: int) -> int:

@@ -20,7 +20,9 @@ _STAGES: Final = ("app_import_s", "choose_s", "seal_s", "worker_start_s", "load_
 
 
 @dataclass(frozen=True, slots=True)
-class _Plot:
+class Card:
+    """A plot with its title, and a note at its side."""
+
     title: str
     note: str
     svg: str
@@ -28,11 +30,8 @@ class _Plot:
 
 def to_html(report: Report) -> str:
     """The page. It names models by their labels and has no path of this machine but what the command line had."""
-    from jinja2 import Environment
-
-    template = (files(__package__) / "page.html.j2").read_text(encoding="utf-8")
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(template).render(
+    return rendered(
+        "page.html.j2",
         report=report,
         device=report.device,
         sections=[(title, plots) for title, names in _SECTIONS if (plots := _plots(report, names))],
@@ -45,8 +44,16 @@ def to_html(report: Report) -> str:
             for subject in report.subjects
             for name, figure in subject.figures.items()
         ],
-        shown=shown,
     )
+
+
+def rendered(template: str, **values: object) -> str:
+    """A template of this package, filled in."""
+    from jinja2 import Environment, FunctionLoader
+
+    loader = FunctionLoader(lambda name: (files(__package__) / name).read_text(encoding="utf-8"))
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
+    return environment.get_template(template).render(shown=shown, **values)
 
 
 def _having(report: Report, name: str) -> list[tuple[int, SubjectResult, Figure]]:
@@ -55,7 +62,7 @@ def _having(report: Report, name: str) -> list[tuple[int, SubjectResult, Figure]
     ]
 
 
-def _plots(report: Report, names: Sequence[str]) -> list[_Plot]:
+def _plots(report: Report, names: Sequence[str]) -> list[Card]:
     made = []
     for name in names:
         rows = []
@@ -67,7 +74,7 @@ def _plots(report: Report, names: Sequence[str]) -> list[_Plot]:
             about = kind(name)
             note = {"more": "more is better", "less": "less is better", "neither": ""}[about.better]
             unit = "" if about.unit in ("s", "bytes", "share") else f"{about.unit}, "
-            made.append(_Plot(about.title, unit + note, plot.bars(rows, about.unit)))
+            made.append(Card(about.title, unit + note, plot.bars(rows, about.unit)))
     return made
 
 
@@ -83,7 +90,7 @@ def _curve(report: Report) -> str:
     return plot.curves(lines, "sequences at a time") if lines else ""
 
 
-def _ratios(report: Report) -> list[_Plot]:
+def _ratios(report: Report) -> list[Card]:
     """One plot per subject that was compared."""
     made = []
     for at, subject in enumerate(report.subjects):
@@ -93,7 +100,7 @@ def _ratios(report: Report) -> list[_Plot]:
             if figure.ratio is not None and name != "read_bandwidth_share"
         ]
         if rows:
-            made.append(_Plot(subject.label, "speeds: above 1 is better; times, memory: below 1", plot.ratios(rows)))
+            made.append(Card(subject.label, "speeds: above 1 is better; times, memory: below 1", plot.ratios(rows)))
     return made
 
 

@@ -76,7 +76,9 @@ def ratios(rows: Sequence[Bar]) -> str:
     ]
     for number, row in enumerate(rows):
         centre, value = top + (number + 0.5) * line, row.value
-        said = f"{value.value:.2f} ({value.low:.2f} to {value.high:.2f})"
+        said = f"{value.value:.2f}"
+        if value.low < value.high:  # a single value, such as the size of a file, has no interval
+            said += f" ({value.low:.2f} to {value.high:.2f})"
         parts += [
             _text(_LABELS - 8, centre, _shortened(row.label), "end"),
             _whisker(x(value.low), x(value.high), centre),

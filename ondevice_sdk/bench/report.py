@@ -28,6 +28,7 @@ class Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
+    "file_bytes": Kind("File", "bytes", "less"),
     "prompt_tokens_per_s": Kind("Prompt", "tokens/s", "more"),
     "decode_tokens_per_s": Kind("Decode", "tokens/s", "more"),
     "decode_in_model_share": Kind("Decode time inside the model", "share", "neither"),
@@ -162,6 +163,20 @@ def shown(value: float, unit: str) -> str:
     if unit == "s":
         return f"{_digits(value)} s" if value >= 1 else f"{_digits(1000 * value)} ms"
     return f"{_digits(value)}"
+
+
+def against(ratio: float, unit: str) -> str:
+    """A ratio for people: of sizes the change in percent, of speeds and times how many times as much."""
+    return f"{_ratio(ratio, unit)} %" if unit == "bytes" else f"{_ratio(ratio, unit)}x"
+
+
+def between(ratio: Interval, unit: str) -> str:
+    """The ends of a ratio's interval, as `against` says it."""
+    return f"{_ratio(ratio.low, unit)} to {_ratio(ratio.high, unit)}"
+
+
+def _ratio(value: float, unit: str) -> str:
+    return f"{100 * (value - 1):+.1f}" if unit == "bytes" else f"{value:.2f}"
 
 
 def _digits(value: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from ondevice_sdk import __version__
 from ondevice_sdk.bench import machine
@@ -28,7 +28,7 @@ from ondevice_sdk.device import detect
 from ondevice_sdk.errors import ConfigurationError, Unsupported
 from ondevice_sdk.selection import usable_memory
 from ondevice_sdk.store import Store
-from ondevice_sdk.types import Progress
+from ondevice_sdk.types import DeviceProfile, Progress
 
 S = TypeVar("S", bound=Station)
 OnProgress = Callable[[Progress], None]
@@ -90,31 +90,57 @@ def run(
         ConfigurationError: a wrong argument. ModelNotInstalled, NoModelFits, PrivacyUnavailable, LoadFailed, ...
     """
     wanted = check_measures(measures)
-    if pairs < 1:
-        raise ConfigurationError("pairs must be at least 1")
-    if conditions.threads is not None and conditions.threads < 1:
-        raise ConfigurationError("threads must be at least 1")
+    check(pairs, conditions)
     store = store or Store.open()
     words = [each for each in subjects if isinstance(each, str)]
     found = iter(find(words, store=store, on_progress=on_progress) if words or not subjects else ())
     chosen = [next(found) if isinstance(each, str) else each for each in subjects] or list(found)
+    device = device_seen(conditions)
+    targets = [Target.of(subject, device, conditions, sizes, store) for subject in chosen]
+    groups = [[each for each in group if each.name in wanted] for group in (LOADED, SERVED, COLD)]
+    return take(targets, groups, pairs, command, on_progress)
+
+
+def check(pairs: int, conditions: Conditions) -> None:
+    """Raise ConfigurationError for numbers that are none."""
+    if pairs < 1:
+        raise ConfigurationError("pairs must be at least 1")
+    if conditions.threads is not None and conditions.threads < 1:
+        raise ConfigurationError("threads must be at least 1")
+
+
+def device_seen(conditions: Conditions) -> DeviceProfile:
+    """This machine as the client under test sees it."""
+    return device_with(conditions.threads) or detect(measure=True)
+
+
+def take(
+    targets: Sequence[Target],
+    groups: Sequence[Sequence[Measure[Any]]],
+    pairs: int,
+    command: str,
+    on_progress: OnProgress | None,
+) -> Report:
+    """Take the samples of all measures. The stations of a group are open together; those of the next come after it.
+
+    Args:
+        targets: at least one; all have the same conditions and sizes.
+        groups: of measures that share their kind of station.
+        pairs: samples of each figure.
+        command: noted in the report.
+        on_progress: told of each sample.
+    """
     start = time.monotonic()
     date = datetime.now(UTC).isoformat(timespec="seconds")
     device = detect(measure=True)
     warnings = machine.disturbances(device)
-    seen = device_with(conditions.threads) or device  # as the client sees it
-    targets = [Target.of(subject, seen, conditions, sizes, store) for subject in chosen]
     tallies = [_Tally(target) for target in targets]
     together = sum(target.memory_bytes for target in targets) <= usable_memory(device)
     if not together and len(targets) > 1:
         warnings += ("the models do not fit into memory together: they were measured one after another, not in turns",)
-    for group in [tallies] if together else [[tally] for tally in tallies]:
-        for some in (
-            _Turns([each for each in LOADED if each.name in wanted], group, pairs, on_progress),
-            _Turns([each for each in SERVED if each.name in wanted], group, pairs, on_progress),
-            _Turns([each for each in COLD if each.name in wanted], group, pairs, on_progress),
-        ):
-            some.take()
+    for some in [tallies] if together else [[tally] for tally in tallies]:
+        for group in groups:
+            _Turns(group, some, pairs, on_progress).take()
     results = tuple(tally.result() for tally in tallies)
     return Report(
         date,
@@ -122,8 +148,8 @@ def run(
         __version__,
         machine.versions(),
         device,
-        conditions,
-        sizes,
+        targets[0].conditions,
+        targets[0].sizes,
         pairs,
         round(time.monotonic() - start, 1),
         results,

@@ -48,7 +48,9 @@ class Target:
         Raises:
             ModelNotInstalled, NoModelFits, ModelCorrupt, BackendUnavailable, ConfigurationError.
         """
-        settings = Settings(subject.model, privacy=conditions.privacy, context=conditions.context_tokens)
+        settings = Settings(
+            subject.model, privacy=conditions.privacy, backends=conditions.backends, context=conditions.context_tokens
+        )
         chosen = Chooser(settings, store, device).resolve()
         header = gguf.read_header(chosen.model.path) if chosen.model.format == "gguf" else None
         return cls(
@@ -94,6 +96,7 @@ class Target:
         return Client(
             self.subject.model,
             privacy=self.conditions.privacy,
+            backends=self.conditions.backends,
             context=self.conditions.context_tokens,
             device=device_with(self.conditions.threads),
             store=self.store,
@@ -177,8 +180,8 @@ def served(target: Target) -> Iterator[Served]:
 
 
 @contextmanager
-def cold(target: Target) -> Iterator[Station]:
-    """Nothing is loaded."""
+def nothing_loaded(target: Target) -> Iterator[Station]:
+    """For what starts cold."""
     yield Station(target, None)
 
 

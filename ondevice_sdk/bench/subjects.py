@@ -17,7 +17,7 @@ from ondevice_sdk.types import Progress
 
 OnProgress = Callable[[Progress], None]
 
-_RANDOM: Final = "random:"
+RANDOM: Final = "random:"
 _FOLDER: Final = "random"  # in the store's root
 
 
@@ -63,7 +63,7 @@ def find(
         raise ModelNotInstalled("no model is installed", model=catalogue.DEFAULT, hint=hint)
     if len(set(words)) < len(words):
         raise ConfigurationError("a model is named twice")
-    plans = [_random(word, specs or catalogue.load()) if word.startswith(_RANDOM) else None for word in words]
+    plans = [random_plan(word, specs or catalogue.load()) if word.startswith(RANDOM) else None for word in words]
     return tuple(
         Subject(Path(word).name if _is_file(word) else word, word)
         if plan is None
@@ -98,8 +98,12 @@ def _is_file(word: str) -> bool:
     return "/" in word or "\\" in word or word.endswith((".gguf", ".echo"))
 
 
-def _random(word: str, specs: Sequence[ModelSpec]) -> tuple[ModelSpec, str]:
-    """The shape and the quantisation of `random:SHAPE:QUANTISATION`."""
+def random_plan(word: str, specs: Sequence[ModelSpec]) -> tuple[ModelSpec, str]:
+    """The shape and the quantisation of `random:SHAPE:QUANTISATION`.
+
+    Raises:
+        ConfigurationError: one of them is not known.
+    """
     parts = word.split(":")
     if len(parts) != 3 or not all(parts):
         raise ConfigurationError(

@@ -43,6 +43,7 @@ _BLOCKS = {
 }  # fmt: skip
 _INT4_FILE_TYPES = {2, 3, 14, 15, 25, 30}  # Q4_0, Q4_1, Q4_K_S, Q4_K_M, IQ4_NL, IQ4_XS
 _INT8_FILE_TYPES = {7}  # Q8_0
+_EXACT_FILE_TYPES: Mapping[int, Literal["f32", "f16", "bf16"]] = {0: "f32", 1: "f16", 32: "bf16"}
 # Metadata that native code takes without a look at its type or length: key -> types of a scalar, or of an array's items
 _TOKENS = "tokenizer.ggml.tokens"
 _KINDS = {
@@ -83,7 +84,8 @@ class GgufHeader:
 
     `file_type` is llama.cpp's number for the quantisation, None if not given; `tensor_types` has the number of values
     per tensor type; `shape` is None where the metadata of the architecture is unusual. `pooling` is llama.cpp's number
-    for how the vectors of tokens become one (1 mean, 2 first, 3 last, 4 a rank), None if not given.
+    for how the vectors of tokens become one (1 mean, 2 first, 3 last, 4 a rank), None if not given. `type` is what the
+    file is, such as "model" or "adapter", empty if not given.
     """
 
     architecture: str
@@ -93,6 +95,7 @@ class GgufHeader:
     tensor_types: Mapping[int, int]
     shape: ModelShape | None
     pooling: int | None = None
+    type: str = ""
 
     @property
     def embeds(self) -> bool:
@@ -100,11 +103,13 @@ class GgufHeader:
         return bool(self.pooling) or self.architecture in _ENCODERS
 
     @property
-    def precision(self) -> Literal["int4", "int8", "other"]:
+    def precision(self) -> Literal["int4", "int8", "f16", "bf16", "f32", "other"]:
         """The precision of the weights."""
         if self.file_type in _INT4_FILE_TYPES:
             return "int4"
-        return "int8" if self.file_type in _INT8_FILE_TYPES else "other"
+        if self.file_type in _INT8_FILE_TYPES:
+            return "int8"
+        return "other" if self.file_type is None else _EXACT_FILE_TYPES.get(self.file_type, "other")
 
 
 def read_header(path: Path | str) -> GgufHeader:
@@ -132,10 +137,37 @@ class GgufTensor:
         """How many numbers it holds."""
         return self.columns * self.rows
 
+    @property
+    def size(self) -> int:
+        """Bytes; of a format that is not known those of 32 bits."""
+        values, size = _BLOCKS.get(self.kind, (1, 4))
+        return self.values // values * size
+
 
 def read_tensors(path: Path | str) -> tuple[GgufTensor, ...]:
     """The tensors of a file, as its header lists them; errors as `read_header`."""
     return _read(Path(path)).tensors()
+
+
+@dataclass(frozen=True, slots=True)
+class GgufFile:
+    """All that the head of a file says, for what writes a file like it.
+
+    `metadata` has None for an array; `pairs` are the bytes of all keys and values, and `places` says where in them each
+    value begins. `sizes` has the length of a row first, and no ones at its end.
+    """
+
+    header: GgufHeader
+    tensors: tuple[GgufTensor, ...]
+    sizes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, Value]
+    pairs: bytes
+    places: Mapping[str, int]
+
+
+def read_file(path: Path | str) -> GgufFile:
+    """Read the head of a file as `read_header` does, and keep all of it."""
+    return _read(Path(path)).file()
 
 
 def _read(path: Path) -> _Walk:
@@ -163,6 +195,9 @@ class _Walk:
         self._at = len(MAGIC)
         self._steps = 0
         self._arrays: dict[str, _Array] = {}
+        self._places: dict[str, int] = {}  # where values begin
+        self._values: dict[str, Value] = {}
+        self._pairs_at = (0, 0)  # where all of them begin and end
         self._listed: list[tuple[str, int, tuple[int, ...], int]] = []  # tensors: name, kind, sizes, offset in the data
         self._start = 0  # of the data
         self.header = self._header()
@@ -173,6 +208,15 @@ class _Walk:
             for name, kind, sizes, offset in self._listed
         )
 
+    def file(self) -> GgufFile:
+        start, end = self._pairs_at
+        sizes = {}
+        for name, _, given, _ in self._listed:
+            count = max((index + 1 for index, size in enumerate(given) if size > 1), default=1)
+            sizes[name] = given[:count]
+        places = {key: at - start for key, at in self._places.items()}
+        return GgufFile(self.header, self.tensors(), sizes, self._values, bytes(self._data[start:end]), places)
+
     def _header(self) -> GgufHeader:
         version = self._number("<I")
         if version not in _VERSIONS:
@@ -181,7 +225,9 @@ class _Walk:
         # The least that a tensor (24 bytes) and a pair (13 bytes) can take: refuses absurd counts before any loop.
         if tensors * 24 + pairs * 13 > self._size:
             raise ValueError("the header promises more than the file holds")
-        values = self._pairs(pairs)
+        begin = self._at
+        values = self._values = self._pairs(pairs)
+        self._pairs_at = (begin, self._at)
         architecture, alignment = values.get("general.architecture"), values.get("general.alignment", 32)
         if not isinstance(architecture, str) or not architecture:
             raise ValueError("the header names no architecture")
@@ -200,6 +246,7 @@ class _Walk:
             types,
             _shape(architecture, values, tokens.length if tokens else 0, sum(types.values())),
             _pooling(values.get(f"{architecture}.pooling_type")),
+            str(values.get("general.type") or ""),
         )
 
     def _pairs(self, count: int) -> dict[str, Value]:
@@ -211,6 +258,7 @@ class _Walk:
             kind = int(self._number("<I"))
             if kind not in _KINDS.get(key, (kind,)) or (kind != _ARRAY and key in _ITEM_KINDS):
                 raise ValueError(f"{key} is of a wrong type")
+            self._places[key] = self._at
             values[key] = self._value(key, kind)
         return values
 

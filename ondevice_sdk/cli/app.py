@@ -10,11 +10,12 @@ from typing import Annotated, Any, Literal, Optional, cast
 import typer
 
 from ondevice_sdk import Client, __version__, errors
-from ondevice_sdk.cli import bench, cache, doctor, evaluate, output, perplexity, plugin
+from ondevice_sdk.cli import bench, cache, doctor, evaluate, output, perplexity, plugin, quantise, replay
 from ondevice_sdk.cli import models as model_commands
 from ondevice_sdk.cli.calibrate import calibrate as calibrate_command
 from ondevice_sdk.cli.calibrate import measure_device
 from ondevice_sdk.cli.plugin_commands import PluginCommands
+from ondevice_sdk.cli.replay import ReceiptFile, ReceiptText
 from ondevice_sdk.types import Length, Prefer, PrivacyLevel, Style, TaskName
 
 app = typer.Typer(
@@ -33,12 +34,18 @@ app.command()(doctor.doctor)
 app.command()(bench.bench)
 app.command()(evaluate.evaluate)
 app.command()(perplexity.perplexity)
+app.command()(quantise.quantise)
+app.command()(replay.replay)
 
 
 Text = Annotated[str, typer.Argument(metavar="FILE", help="A text file, or - for standard input.")]
 Model = Annotated[
     Optional[str],  # noqa: UP045  # typer reads the annotation
     typer.Option("--model", "-m", help="A catalogue name, name:int4, or a path. Default: the best that is installed."),
+]
+Adapter = Annotated[
+    Optional[str],  # noqa: UP045  # typer reads the annotation
+    typer.Option("--adapter", metavar="NAME", help="An installed LoRA adapter; `ondevice models list` shows them."),
 ]
 Privacy = Annotated[PrivacyLevel, typer.Option(help="strict: the kernel refuses the network.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the whole result as JSON.")]
@@ -67,12 +74,18 @@ def summarise(
     seed: Seed = None,
     sources: Annotated[bool, typer.Option("--sources", help="Show the sentences each point stands on.")] = False,
     model: Model = None,
+    adapter: Adapter = None,
     privacy: Privacy = "strict",
+    receipt: ReceiptFile = None,
+    receipt_text: ReceiptText = False,
     as_json: Json = False,
 ) -> None:
     """Summarise a document of any length."""
     text = output.read_text(file)
-    with output.progress("summarise", quiet=as_json) as on_progress, _client(model, privacy, on_load=on_progress) as ai:
+    with (
+        output.progress("summarise", quiet=as_json) as on_progress,
+        _client(model, privacy, adapter=adapter, on_load=on_progress, receipt_text=receipt_text) as ai,
+    ):
         summary = ai.summarise(
             text,
             style=style,
@@ -83,6 +96,7 @@ def summarise(
             seed=seed,
             on_progress=on_progress,
         )
+    replay.write(receipt, summary.receipt)
     if as_json:
         output.show_json(summary)
         return
@@ -113,14 +127,21 @@ def analyse(
     schema: Annotated[Optional[str], typer.Option(help="A file with a JSON schema.")] = None,  # noqa: UP045
     seed: Seed = None,
     model: Model = None,
+    adapter: Adapter = None,
     privacy: Privacy = "strict",
+    receipt: ReceiptFile = None,
+    receipt_text: ReceiptText = False,
     as_json: Json = False,
 ) -> None:
     """Find the sentiment, topics, entities ... of a text, a label of your own, or fill a JSON schema."""
     text = output.read_text(file)
     wanted = _form(form, labels, schema)
-    with output.progress("analyse", quiet=as_json) as on_progress, _client(model, privacy, on_load=on_progress) as ai:
+    with (
+        output.progress("analyse", quiet=as_json) as on_progress,
+        _client(model, privacy, adapter=adapter, on_load=on_progress, receipt_text=receipt_text) as ai,
+    ):
         analysis: Any = ai.analyse(text, wanted, seed=seed, on_progress=on_progress)
+    replay.write(receipt, analysis.receipt)
     if as_json:
         output.show_json(analysis)
         return
@@ -140,14 +161,21 @@ def redact(
     kinds: Annotated[Optional[str], typer.Option(help="Take out only these, with commas between.")] = None,  # noqa: UP045
     min_confidence: Annotated[float, typer.Option(help="What is less likely stays.")] = 0.3,
     model: Model = None,
+    adapter: Adapter = None,
     privacy: Privacy = "strict",
+    receipt: ReceiptFile = None,
+    receipt_text: ReceiptText = False,
     as_json: Json = False,
 ) -> None:
     """Put placeholders in the place of personal data; with --json the map back too."""
     text = output.read_text(file)
     wanted = None if kinds is None else [kind.strip() for kind in kinds.split(",") if kind.strip()]
-    with output.progress("redact", quiet=as_json) as on_progress, _client(model, privacy, on_load=on_progress) as ai:
+    with (
+        output.progress("redact", quiet=as_json) as on_progress,
+        _client(model, privacy, adapter=adapter, on_load=on_progress, receipt_text=receipt_text) as ai,
+    ):
         redaction = ai.redact(text, kinds=wanted, min_confidence=min_confidence, on_progress=on_progress)
+    replay.write(receipt, redaction.receipt)
     if as_json:
         output.show_json(redaction)
         return
@@ -201,7 +229,10 @@ def generate(
     stop: Annotated[Optional[list[str]], typer.Option(help="A string that ends the text.")] = None,  # noqa: UP045
     seed: Seed = None,
     model: Model = None,
+    adapter: Adapter = None,
     privacy: Privacy = "strict",
+    receipt: ReceiptFile = None,
+    receipt_text: ReceiptText = False,
     as_json: Json = False,
 ) -> None:
     """Write text, shown as it comes."""
@@ -215,15 +246,17 @@ def generate(
         "seed": seed,
         "output_type": form,
     }
-    with _client(model, privacy) as ai:
+    with _client(model, privacy, adapter=adapter, receipt_text=receipt_text) as ai:
         if as_json:
-            output.show_json(ai.generate(text, **options))
-            return
-        with ai.stream(text, **options) as stream:
-            for delta in stream:
-                print(delta, end="", flush=True)
-            print()
-            stream.result()
+            answer = ai.generate(text, **options)
+            output.show_json(answer)
+        else:
+            with ai.stream(text, **options) as stream:
+                for delta in stream:
+                    print(delta, end="", flush=True)
+                print()
+                answer = stream.result()
+    replay.write(receipt, answer.receipt)
 
 
 @app.command()
@@ -232,6 +265,7 @@ def chat(
     max_tokens: Annotated[int, typer.Option(help="Most tokens of an answer.")] = 512,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.7,
     model: Model = None,
+    adapter: Adapter = None,
     privacy: Privacy = "strict",
     as_json: Json = False,
 ) -> None:
@@ -240,7 +274,7 @@ def chat(
     Ctrl-C ends an answer, and the turn is forgotten. At a terminal the talk goes on, also after an error.
     """
     talking = sys.stdin is not None and sys.stdin.isatty()
-    with _client(model, privacy) as ai:
+    with _client(model, privacy, adapter=adapter) as ai:
         conversation = ai.chat(instructions)
         while True:
             try:
@@ -279,15 +313,18 @@ def embed(
         typer.Option("--model", "-m", help="An embedding model: a catalogue name or a path. Default: the best here."),
     ] = None,
     privacy: Privacy = "strict",
+    receipt: ReceiptFile = None,
+    receipt_text: ReceiptText = False,
     as_json: Json = False,
 ) -> None:
     """Turn each line into a vector; empty lines are left out. Plain output has one vector on each line."""
-    lines = [line for line in output.read_text(file).replace("\r\n", "\n").split("\n") if line.strip()]
+    lines = output.lines_of(output.read_text(file))
     with (
         output.progress("embed", quiet=as_json) as on_progress,
-        Client(embedder=model, privacy=privacy, on_load=on_progress) as ai,
+        Client(embedder=model, privacy=privacy, on_load=on_progress, receipt_text=receipt_text) as ai,
     ):
         found = ai.embed(lines, on_progress=on_progress)
+    replay.write(receipt, found.receipt)
     if as_json:
         output.show_json(found)
     else:

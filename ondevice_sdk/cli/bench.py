@@ -7,19 +7,22 @@ import os
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Final, Optional
 
 import typer
 
-from ondevice_sdk.cli import output
+from ondevice_sdk.cli import comparison, output
 from ondevice_sdk.types import PrivacyLevel
 
 if TYPE_CHECKING:
     from ondevice_sdk.bench import Report
     from ondevice_sdk.types import Progress
+
+_QUIET_S: Final = 20.0  # so long nobody wonders whether it still runs
 
 
 def bench(
@@ -41,8 +44,23 @@ def bench(
     ] = True,
     pairs: Annotated[Optional[int], typer.Option(help="Samples of each figure.")] = None,  # noqa: UP045
     quick: Annotated[bool, typer.Option("--quick", help="Short lengths and few samples: a first look.")] = False,
-    context: Annotated[Optional[int], typer.Option(help="Tokens of the context.")] = None,  # noqa: UP045
+    compare: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="One model in several precisions, as in bf16,int8,int4; the others against the first."),
+    ] = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="With --compare: a name, a path, random:llama-3.2-1b; default: the best installed."),
+    ] = None,
+    context: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Tokens of the context; with --compare the prompt fills it."),
+    ] = None,
     threads: Annotated[Optional[int], typer.Option(help="Threads, for both sides.")] = None,  # noqa: UP045
+    backend: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Of the client under test; default: what it takes, and with --compare what writes models."),
+    ] = None,
     html: Annotated[Optional[Path], typer.Option(help="Write a page with plots.")] = None,  # noqa: UP045
     list_random: Annotated[bool, typer.Option("--list-random", help="List the random models made so far.")] = False,
     clean: Annotated[bool, typer.Option("--clean", help="Remove the random models made so far.")] = False,
@@ -57,17 +75,41 @@ def bench(
         if as_json:
             output.show_json(made)
         else:
-            for model in made:
-                print(f"{'removed ' if clean else ''}random model {model.name}  {output.size(model.size)}")
+            for each in made:
+                print(f"{'removed ' if clean else ''}random model {each.name}  {output.size(each.size)}")
+        return
+    if html is not None:
+        _require_place(html)
+    sizes = benchmark.QUICK if quick else benchmark.Sizes()
+    conditions = benchmark.Conditions(context, threads, privacy, against_library, backend)
+    command = shlex.join(["ondevice", *sys.argv[1:]])
+    if compare is not None or model is not None:
+        words = _precisions(compare, models, measure)
+        with _progress(quiet=as_json) as on_progress:
+            compared = benchmark.compare(
+                words,
+                model=model,
+                pairs=_rounds(pairs, quick=quick, context=context),
+                sizes=sizes,
+                conditions=conditions,
+                command=command,
+                on_progress=on_progress,
+            )
+        if html is not None:
+            _write(html, benchmark.comparison_to_html(compared))
+        if as_json:
+            output.show_json(compared)
+        else:
+            comparison.show(compared)
         return
     with _progress(quiet=as_json) as on_progress:
         report = benchmark.run(
             models or (),
             measures=benchmark.check_measures(measure.split(",")) if measure is not None else benchmark.MEASURES,
             pairs=pairs if pairs is not None else benchmark.QUICK_PAIRS if quick else benchmark.PAIRS,
-            sizes=benchmark.QUICK if quick else benchmark.Sizes(),
-            conditions=benchmark.Conditions(context, threads, privacy, against_library),
-            command=shlex.join(["ondevice", *sys.argv[1:]]),
+            sizes=sizes,
+            conditions=conditions,
+            command=command,
             on_progress=on_progress,
         )
     if html is not None:
@@ -78,18 +120,58 @@ def bench(
         _show(report)
 
 
+def _precisions(compare: str | None, models: Sequence[str] | None, measure: str | None) -> list[str]:
+    """The words of --compare; refuses what does not go with it."""
+    from ondevice_sdk.errors import ConfigurationError
+
+    if compare is None:
+        raise ConfigurationError("--model goes with --compare", hint="ondevice bench MODEL, or add --compare bf16,int4")
+    if models:
+        raise ConfigurationError(
+            "--compare takes one model, not a list", hint=f"ondevice bench --compare {compare} --model {models[0]}"
+        )
+    if measure is not None:
+        raise ConfigurationError("--compare has its own measures", hint="leave --measure out")
+    return [word.strip() for word in compare.split(",")]
+
+
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Callable[[Progress], None] | None]:
-    """A bar on a terminal, else a line for each new stage; both on standard error."""
+    """A bar on a terminal, else a line for each new stage, and now and then in long ones; both on standard error."""
     with output.progress("bench", quiet=quiet) as bar:
         stages: set[str] = set()
+        last = time.monotonic()
 
         def line(event: Progress) -> None:
+            nonlocal last
             if event.stage not in stages:
                 stages.add(event.stage)
                 print(f"bench: {event.stage}", file=sys.stderr, flush=True)
+            elif time.monotonic() - last > _QUIET_S:
+                print(f"bench: {event.stage}, {event.done} of {event.total} {event.unit}", file=sys.stderr, flush=True)
+            else:
+                return
+            last = time.monotonic()
 
         yield bar or (None if quiet else line)
+
+
+def _rounds(pairs: int | None, *, quick: bool, context: int | None) -> int | None:
+    """Of a comparison; None: as many as it takes by itself. One that fills the context is long."""
+    from ondevice_sdk.bench import QUICK_PAIRS
+
+    if pairs is not None or not quick:
+        return pairs
+    return QUICK_PAIRS if context is None else 1
+
+
+def _require_place(path: Path) -> None:
+    """Refuse a page that could not be written, before anything is measured."""
+    from ondevice_sdk.errors import ConfigurationError
+
+    folder = path.absolute().parent
+    if not folder.is_dir() or path.is_dir():
+        raise ConfigurationError(f"{path} cannot be written", hint="name a file in a directory that is there")
 
 
 def _write(path: Path, text: str) -> None:

@@ -54,18 +54,18 @@ def evaluate(
     if file is None and task is not None:
         raise ConfigurationError("--task needs a file", hint="ondevice evaluate FILE --task ...")
     command = shlex.join(["ondevice", *sys.argv[1:]])
-    limit = _rows(rows)
+    limit = parse_rows(rows)
     with _progress() as on_progress, Client(model, privacy=privacy) as ai:
         if file is not None and task is not None:
             report = evaluation.evaluate_file(
-                ai, file, task, text=text, label=label, labels=_list(labels), words=words, rows=limit, naive=naive,
+                ai, file, task, text=text, label=label, labels=parse_list(labels), words=words, rows=limit, naive=naive,
                 command=command, on_progress=on_progress,
             )  # fmt: skip
         else:
             report = evaluation.evaluate(
                 ai,
                 data=data,
-                only=_list(only),
+                only=parse_list(only),
                 rows=limit,
                 naive=naive,
                 minutes=minutes,
@@ -80,7 +80,8 @@ def evaluate(
         _show(report)
 
 
-def _rows(word: str | None) -> int | Literal["all"] | None:
+def parse_rows(word: str | None) -> int | Literal["all"] | None:
+    """What follows `--rows`."""
     if word is None:
         return None
     if word == "all":
@@ -90,7 +91,8 @@ def _rows(word: str | None) -> int | Literal["all"] | None:
     return int(word)
 
 
-def _list(words: str | None) -> tuple[str, ...]:
+def parse_list(words: str | None) -> tuple[str, ...]:
+    """Words with commas between."""
     return tuple(word.strip() for word in (words or "").split(",") if word.strip())
 
 

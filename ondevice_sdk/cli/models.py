@@ -10,6 +10,7 @@ import typer
 from ondevice_sdk import models
 from ondevice_sdk.cli import output
 from ondevice_sdk.errors import ConfigurationError
+from ondevice_sdk.models import Provenance
 
 app = typer.Typer(help="Models on this machine.", no_args_is_help=True)
 
@@ -23,22 +24,36 @@ Name = Annotated[str, typer.Argument(help="A model, or model:variant.")]
 
 @app.command("list")
 def list_models(as_json: Json = False) -> None:
-    """List the installed models."""
-    installed = models.list()
+    """List the installed models, then the adapters."""
+    installed, adapters = models.list(), models.adapters()
     if as_json:
-        output.show_json(installed)
+        output.show_json([*installed, *adapters])
         return
-    if not installed:
+    if not installed and not adapters:
         print("no models are installed; `ondevice explain` shows what fits, `ondevice models pull NAME` installs")
         return
-    made = output.table("model", "variant", "format", ">size", "licence", "sha256", "optimised copy")
+    made = output.table("model", "variant", "format", ">size", "licence", "sha256", "optimised copy", "quantised here")
     for model in installed:
         copy = "" if model.optimised is None else f"{model.optimised.layout}, {output.size(model.optimised.size)}"
         size, digest = output.size(model.size), model.sha256[:12]
         origins = sorted({f"{code.origin} code" for code in model.code})
         form = ", ".join([model.format, *origins])
-        made.add_row(model.name, model.variant, form, size, model.licence, digest, copy)
-    output.show(made)
+        made.add_row(model.name, model.variant, form, size, model.licence, digest, copy, _how(model.quantised))
+    if installed:
+        output.show(made)
+    if adapters:
+        made = output.table("adapter", "for models like", ">rank", ">matrices", ">size", "licence", "sha256")
+        for each in adapters:
+            figures = (str(each.rank), str(each.matrices), output.size(each.size))
+            made.add_row(each.name, each.architecture or "(damaged)", *figures, each.licence, each.sha256[:12])
+        output.show(made)
+
+
+def _how(known: Provenance | None) -> str:
+    """How a model was quantised here, and how far it strays from its source."""
+    if known is None:
+        return ""
+    return known.recipe.words + ("" if known.quality is None else f", KL {known.quality.kl.value:.3g}")
 
 
 @app.command()
@@ -58,14 +73,15 @@ def pull(
 
 @app.command()
 def add(
-    path: Annotated[Path, typer.Argument(help="A model file or folder on this disk.")],
+    path: Annotated[Path, typer.Argument(help="A model file or folder, or a LoRA adapter, on this disk.")],
     name: Annotated[Optional[str], typer.Option(help="Name in the store; default: the file's.")] = None,  # noqa: UP045  # typer
     variant: Annotated[Optional[str], typer.Option(help="int4, int8, ...")] = None,  # noqa: UP045  # typer
     pin: Pin = None,
     as_json: Json = False,
 ) -> None:
-    """Copy a model file, or a folder of MLC's or OpenVINO's, into the store."""
-    model = models.add(path, name=name, variant=variant, pin=_pins(pin))
+    """Copy a model file or folder into the store; one of Hugging Face's becomes a GGUF file."""
+    with output.progress("add", quiet=as_json) as on_progress:
+        model = models.add(path, name=name, variant=variant, pin=_pins(pin), on_progress=on_progress)
     if as_json:
         output.show_json(model)
         return

@@ -79,6 +79,11 @@ def read_text(path: str) -> str:
         ) from error
 
 
+def lines_of(text: str) -> list[str]:
+    """The texts of a file that has one on each line; empty lines are left out."""
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
+
+
 def _standard_input() -> bytes:
     if sys.stdin is None:  # closed by whoever started us
         raise OSError(errno.EBADF, "standard input is closed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import keyword
 import re
 import shutil
@@ -16,7 +17,7 @@ import typer
 
 from ondevice_sdk import __version__
 from ondevice_sdk.cli import output
-from ondevice_sdk.errors import ConfigurationError, StoreError
+from ondevice_sdk.errors import BackendUnavailable, ConfigurationError, StoreError
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -120,8 +121,23 @@ def _check(name: str) -> None:
         raise ConfigurationError(f"{name!r} would repeat the prefix: the package is called ondevice-NAME", hint=hint)
     if keyword.iskeyword(word) or word in sys.stdlib_module_names or word in ("test", "tests", "sdk"):
         raise ConfigurationError(f"{name!r} is a word that Python or the SDK needs for itself", hint=hint)
+    if word in {form.replace("-", "_") for form in _formats()}:
+        raise ConfigurationError(f"{name!r} is a format of models that is known already", hint="name it after the chip")
     if (known := registry.installed().get(word)) is not None:
         raise ConfigurationError(f"{known.distribution} has a backend of this name already", hint="choose another one")
+
+
+def _formats() -> set[str]:
+    """Formats of models that the store or a backend knows: the new backend gets one of its own, named like it."""
+    from ondevice_sdk.backends import registry
+    from ondevice_sdk.catalogue import lora
+    from ondevice_sdk.store import folders
+
+    found = {"gguf", lora.FORMAT, *folders.FORMATS}
+    for registration in registry.installed().values():
+        with contextlib.suppress(BackendUnavailable):
+            found.update(map(str, registration.create().formats))
+    return found
 
 
 def _templates(folder: Traversable, before: str = "") -> list[tuple[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from ondevice_sdk.backends.api import (
     PREFIX_CACHE_BYTES,
@@ -37,6 +37,7 @@ from ondevice_sdk.engine.prompts import Layout, lay_out
 from ondevice_sdk.engine.sampling import Sampler, check_sampling
 from ondevice_sdk.engine.scoring import Scoring, continuation_tokens
 from ondevice_sdk.engine.sequence import Room, Sequence
+from ondevice_sdk.engine.turns import by_adapter, decoding_first, taking_part
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed, InputTooLong
 
 if TYPE_CHECKING:
@@ -46,15 +47,14 @@ if TYPE_CHECKING:
     from ondevice_sdk.engine.disk import DiskPrefixes
 
 
-_TOGETHER_S: Final = 1.0  # requests that came so soon after one another are one piece of work
-
-
 class BatchedEngine(Engine):
     """Serves requests on a model runner.
 
     A request is admitted, by priority and then in order, when a sequence is free and all cells that it may ever need
     (prompt and `max_tokens`) can be promised to it; so nothing that runs is ever thrown out. Requests that have to wait
     never hold up those that run.
+
+    A forward pass has one adapter. Requests with several have their passes in turns, all of them in each step.
     """
 
     def __init__(
@@ -85,10 +85,12 @@ class BatchedEngine(Engine):
         self._instant: list[tuple[str, Embed | Tokenize]] = []
         self._aborted: set[str] = set()
         self._arrivals = 0
+        self._turn = 0
         self._closed = False
         capabilities = {*RUNNER_CAPABILITIES, *runner.special_capabilities}
         if self.max_sequences > 1:
             capabilities.add(Capability.BATCH)
+        self.chat_template = runner.chat_template
         if runner.chat_template is not None:
             capabilities.add(Capability.CHAT)
         self._grammars: grammar.GrammarCompiler | None = None
@@ -154,8 +156,10 @@ class BatchedEngine(Engine):
                     self._run([sequence], 1, events)
                 if sequence.finished or not sequence.prefilling:
                     break
-        if shared:
-            self._run(_in_turn(shared), max(1, budget), events)
+        self._turn += 1
+        budget = max(1, budget)
+        for group in by_adapter(shared, self._turn):
+            budget -= self._run(taking_part(group), budget, events)
         self._active = [sequence for sequence in self._active if not sequence.finished]
         return events
 
@@ -190,11 +194,14 @@ class BatchedEngine(Engine):
         yield from (request_id for request_id, _ in self._instant)
 
     def _prepare(self, request_id: str, request: Generate | Score) -> Sequence:
+        adapter = ""
         if request.adapter is not None:
-            raise unsupported(Capability.ADAPTER)
+            if Capability.ADAPTER not in self.capabilities:
+                raise unsupported(Capability.ADAPTER)
+            adapter = self._runner.adapter_digest(request.adapter)
         order = (-request.priority, self._arrivals)
         if isinstance(request, Score):
-            return self._prepare_score(request_id, request, order)
+            return self._prepare_score(request_id, request, order, adapter)
         if request.max_tokens < 1:
             raise ConfigurationError("max_tokens must be at least 1")
         check_sampling(request.sampling)
@@ -216,9 +223,10 @@ class BatchedEngine(Engine):
             sampler=Sampler(request.sampling),
             constraint=constraint,
             costs=self._costs,
+            adapter=adapter,
         )
 
-    def _prepare_score(self, request_id: str, request: Score, order: tuple[int, int]) -> Sequence:
+    def _prepare_score(self, request_id: str, request: Score, order: tuple[int, int], adapter: str) -> Sequence:
         if not request.continuations:
             raise ConfigurationError("there is no continuation to score")
         layout = lay_out(self._runner, request.prompt)
@@ -230,7 +238,7 @@ class BatchedEngine(Engine):
         if not all(continuations):
             raise ConfigurationError("a continuation is empty")
         self._check_length(layout, max(len(tokens) for tokens in continuations))
-        return Scoring(request_id, layout.tokens, continuations, order, pool=self._pool)
+        return Scoring(request_id, layout.tokens, continuations, order, pool=self._pool, adapter=adapter)
 
     def _check_length(self, layout: Layout, room: int) -> None:
         """Refuse a prompt that is empty, or leaves less than `room` tokens of the context."""
@@ -285,7 +293,7 @@ class BatchedEngine(Engine):
         demand = [sequence for sequence in [*self._active, *self._waiting] if not self._runs_apart(sequence)]
         del demand[self.max_sequences :]
         wanted = parts_for(
-            [Demand(each.prompt, each.cells, writes=isinstance(each, Generation)) for each in demand],
+            [Demand(each.prompt, each.cells, isinstance(each, Generation), each.adapter) for each in demand],
             cells=self._runner.cache_tokens,
             most=min(self._runner.most_parts, self.max_sequences),
             present=self._pool.parts,
@@ -306,7 +314,7 @@ class BatchedEngine(Engine):
             apart = self._runs_apart(sequence)
             if (full and not apart) or self._gains_by_waiting(sequence):
                 continue
-            slot = self._pool.take(sequence.prompt, sequence.cells, exact=sequence.exact)
+            slot = self._pool.take(sequence.prompt, sequence.cells, exact=sequence.exact, adapter=sequence.adapter)
             if slot is None:
                 full = full or not apart
                 continue
@@ -324,19 +332,19 @@ class BatchedEngine(Engine):
             return False
         limit = len(sequence.prompt) - 1
         for other in self._active:
-            if other.exact or not other.prefilling or other.slot is None:
+            if other.exact or not other.prefilling or other.slot is None or other.adapter != sequence.adapter:
                 continue
             common = shared_chunks(other.prompt, sequence.prompt, min(limit, len(other.prompt)))
-            if common > len(other.slot.tokens) and common > self._pool.best(sequence.prompt):
+            if common > len(other.slot.tokens) and common > self._pool.best(sequence.prompt, sequence.adapter):
                 return True
         return False
 
     def _run(self, sequences: list[Sequence], budget: int, events: list[Event]) -> int:
-        """One forward pass over the sequences; gives the number of prompt tokens in it."""
-        batch = Batch()
+        """One forward pass over sequences with one adapter; gives the number of prompt tokens in it."""
+        batch = Batch(adapter=sequences[0].adapter)
         room = Room(self._runner.max_batch_tokens, budget, self._runner.max_logits)
         planned: list[tuple[Sequence, int]] = []  # with the number of its rows of logits
-        for sequence in sorted(sequences, key=_decoding_first):
+        for sequence in sorted(sequences, key=decoding_first):
             before, logits_before = len(batch), room.logits
             sequence.plan(batch, room)
             if len(batch) > before:
@@ -377,21 +385,3 @@ class BatchedEngine(Engine):
         for slot in sequence.slots():
             self._pool.cut(slot, 0)  # what the cache holds is not known
         sequence.release(self._pool)
-
-
-def _in_turn(sequences: list[Sequence]) -> list[Sequence]:
-    """Those that take part in a pass: answers that nobody watches wait for the prompts that came with them.
-
-    Rows of few answers cost nearly as much as those of many. Without waiting, those that are ready first are written
-    one row at a time beside the prompts of the others.
-    """
-    reading = [sequence for sequence in sequences if sequence.prefilling]
-    first = min((sequence.placed for sequence in reading), default=0.0)
-    writing = [sequence for sequence in sequences if not sequence.prefilling]
-    if reading and not any(each.watched or first > each.placed + _TOGETHER_S for each in writing):
-        return reading
-    return sequences
-
-
-def _decoding_first(sequence: Sequence) -> tuple[bool, tuple[int, int]]:
-    return not isinstance(sequence, Generation) or sequence.prefilling, sequence.order

@@ -1,9 +1,9 @@
 """Prefixes on the disk: what the KV cache held for a text, encrypted, to be used again by a later process.
 
-An entry has a place, one of `PLACES`, and holds its tokens and the state behind them. Places are the names of entries,
-so that the index is read from the entries themselves: there is no file about files that could disagree with them, and
-processes that share the directory never wait for each other. Where two take the same place at once the later one has
-it, and the earlier one finds out when it loads.
+An entry has a place, one of `PLACES`, and holds its tokens, which adapter they were computed with, and the state behind
+them. Places are the names of entries, so that the index is read from the entries themselves: there is no file about
+files that could disagree with them, and processes that share the directory never wait for each other. Where two take
+the same place at once the later one has it, and the earlier one finds out when it loads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from ondevice_sdk.errors import OnDeviceError
 from ondevice_sdk.privacy.vault import EncryptedCache, EntryRefused
 
 PLACES: Final = 256
-_COUNT: Final = struct.Struct("<I")
+FORM: Final = 2  # of an entry; a part of every binding
+_HEAD: Final = struct.Struct("<16sI")  # a digest of the adapter, all zeros for none, and the number of tokens
+_NO_ADAPTER: Final = bytes(16)
 _TOKEN_BYTES: Final = 4
 _MOST_FAILURES: Final = 8  # writes in a row that failed, after which nothing is written any more
 
@@ -62,42 +64,42 @@ class DiskPrefixes:
         """How often the disk failed, was full, or held something that was refused."""
         return self._failures + sum(self._cache.refused.values())
 
-    def find(self, prompt: Sequence[int]) -> int:
-        """How many leading tokens of the prompt a stored state begins with.
+    def find(self, prompt: Sequence[int], adapter: str = "") -> int:
+        """How many leading tokens of the prompt a stored state begins with, that was computed with the same adapter.
 
         Whole chunks of `GRID`, and at least one token of the prompt is left over; 0: none.
         """
-        _, shared = self._best(_usable_chain(prompt))
+        _, shared = self._best(_usable_chain(prompt, adapter))
         return shared * GRID
 
-    def load(self, prompt: Sequence[int]) -> tuple[list[int], bytes] | None:
+    def load(self, prompt: Sequence[int], adapter: str = "") -> tuple[list[int], bytes] | None:
         """The tokens and the state that `find` found.
 
         Returns:
             The tokens of the state, which may be more than are shared with the prompt, and the state for
             `ModelRunner.kv_load`. None: there is none, or it is gone or damaged, and forgotten now.
         """
-        place, shared = self._best(chain := _usable_chain(prompt))
+        place, shared = self._best(chain := _usable_chain(prompt, adapter))
         if place is None:
             return None
         found = self._read(place)
         if found is None:
             self._entries.pop(place, None)
             return None
-        tokens, state = found
-        if _shared(held := _chain(tokens), chain) < shared:  # another process has put something else there
+        seed, tokens, state = found
+        if _shared(held := _chain(tokens, seed), chain) < shared:  # another process has put something else there
             self._entries[place].chain, self._entries[place].tokens = held, len(tokens)
             return None
         return tokens, state
 
-    def put(self, tokens: Sequence[int], state: bytes) -> None:
+    def put(self, tokens: Sequence[int], state: bytes, adapter: str = "") -> None:
         """Keep a state, in the place of stored ones that it begins with.
 
         Nothing is written where a stored state begins with all of its whole chunks. A disk that is full or fails is
         counted in `failures`.
         """
-        chain = _chain(tokens)
-        header = _COUNT.pack(len(tokens)) + struct.pack(f"<{len(tokens)}I", *tokens)
+        chain = _chain(tokens, seed := _seed(adapter))
+        header = _HEAD.pack(seed, len(tokens)) + struct.pack(f"<{len(tokens)}I", *tokens)
         if not chain or len(header) + len(state) > self._limit or self._failing >= _MOST_FAILURES:
             return
         try:
@@ -167,28 +169,28 @@ class DiskPrefixes:
             if reader is None:
                 return
             with reader:
-                tokens, _ = _header(iter(reader), reader.size)
+                seed, tokens, _ = _header(iter(reader), reader.size)
                 used_ns = reader.used_ns
         except (OnDeviceError, _OddEntry) as error:
             self._refuse(place, error)
             return
-        self._entries[place] = _Entry(_chain(tokens), len(tokens), used_ns)
+        self._entries[place] = _Entry(_chain(tokens, seed), len(tokens), used_ns)
 
-    def _read(self, place: int) -> tuple[list[int], bytes] | None:
+    def _read(self, place: int) -> tuple[bytes, list[int], bytes] | None:
         try:
             reader = self._cache.open_reader(self._names[place])
             if reader is None:
                 return None
             with reader:
                 pieces = iter(reader)
-                tokens, rest = _header(pieces, reader.size)
+                seed, tokens, rest = _header(pieces, reader.size)
                 state = io.BytesIO()
                 for piece in itertools.chain((rest,), pieces):  # to the end, which alone proves that it is whole
                     state.write(piece)
         except (OnDeviceError, _OddEntry) as error:
             self._refuse(place, error)
             return None
-        return tokens, state.getvalue()  # its own buffer, not a copy
+        return seed, tokens, state.getvalue()  # its own buffer, not a copy
 
     def _refuse(self, place: int, error: Exception) -> None:
         if not isinstance(error, EntryRefused):  # the cache has counted and deleted those
@@ -208,23 +210,27 @@ class _OddEntry(Exception):
     """An entry that is authentic but not of this form."""
 
 
-def _header(pieces: Iterator[bytes], size: int) -> tuple[list[int], bytes]:
-    """The tokens of an entry, and what of its state came with them."""
+def _header(pieces: Iterator[bytes], size: int) -> tuple[bytes, list[int], bytes]:
+    """The digest of an entry's adapter, its tokens, and what of its state came with them."""
     data = next(pieces)
-    if len(data) < _COUNT.size:
+    if len(data) < _HEAD.size:
         raise _OddEntry
-    (count,) = _COUNT.unpack_from(data)
-    end = _COUNT.size + count * _TOKEN_BYTES
+    seed, count = _HEAD.unpack_from(data)
+    end = _HEAD.size + count * _TOKEN_BYTES
     if count < GRID or end > size:
         raise _OddEntry
     while len(data) < end:
         data += next(pieces)
-    return list(struct.unpack_from(f"<{count}I", data, _COUNT.size)), data[end:]
+    return seed, list(struct.unpack_from(f"<{count}I", data, _HEAD.size)), data[end:]
 
 
-def _chain(tokens: Sequence[int]) -> Chain:
+def _seed(adapter: str) -> bytes:
+    return hashlib.blake2b(adapter.encode(), digest_size=16).digest() if adapter else _NO_ADAPTER
+
+
+def _chain(tokens: Sequence[int], seed: bytes) -> Chain:
     chain: list[bytes] = []
-    before = b""
+    before = seed  # the same tokens are another prefix with another adapter
     for start in range(0, len(tokens) - GRID + 1, GRID):
         chunk = struct.pack(f"<{GRID}I", *tokens[start : start + GRID])
         before = hashlib.blake2b(before + chunk, digest_size=16).digest()
@@ -232,9 +238,9 @@ def _chain(tokens: Sequence[int]) -> Chain:
     return tuple(chain)
 
 
-def _usable_chain(prompt: Sequence[int]) -> Chain:
+def _usable_chain(prompt: Sequence[int], adapter: str) -> Chain:
     """The chunks of a prompt that may be taken from a state: the last token has to be computed."""
-    return _chain(prompt[: len(prompt) - 1])
+    return _chain(prompt[: len(prompt) - 1], _seed(adapter))
 
 
 def _shared(one: Chain, other: Chain) -> int:

@@ -42,6 +42,7 @@ class Generation(Sequence):
         sampler: Sampler,
         constraint: Constraint | None,
         costs: PassCosts | None,
+        adapter: str = "",
     ) -> None:
         """Make ready.
 
@@ -49,7 +50,8 @@ class Generation(Sequence):
             OutputInvalid: no value of the constraint fits into so few tokens.
         """
         self._limit = min(request.max_tokens, context_tokens - len(prompt))
-        super().__init__(request_id, prompt, len(prompt) + self._limit, order, exact=request.deterministic)
+        cells = len(prompt) + self._limit
+        super().__init__(request_id, prompt, cells, order, exact=request.deterministic, adapter=adapter)
         self._runner = runner
         self._pool = pool
         self._sampler = sampler

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ondevice_sdk.catalogue.gguf import GgufHeader, GgufTensor, read_header, read_tensors
+from ondevice_sdk.catalogue.gguf import GgufFile, GgufHeader, GgufTensor, read_file, read_header, read_tensors
 
-__all__ = ["GgufHeader", "GgufTensor", "read_header", "read_tensors"]
+__all__ = ["GgufFile", "GgufHeader", "GgufTensor", "read_file", "read_header", "read_tensors"]

@@ -18,11 +18,15 @@ LEAST_FOREIGN: Final = 1024  # cells of others that a request may have to pass o
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A request that runs or wants to: its prompt, the most cells it will hold, and whether it writes an answer."""
+    """A request that runs or wants to: its prompt, the most cells it will hold, and whether it writes an answer.
+
+    Prompts with different adapters have nothing in common.
+    """
 
     prompt: Sequence[int]
     cells: int
     writes: bool = True
+    adapter: str = ""
 
 
 def parts_for(demand: Sequence[Demand], *, cells: int, most: int, present: int) -> int:
@@ -42,7 +46,7 @@ def parts_for(demand: Sequence[Demand], *, cells: int, most: int, present: int) 
     foreign = sum(each.cells for each in demand[:together]) - largest
     if len(demand) < 2 or foreign < LEAST_FOREIGN or not any(each.writes for each in demand):
         return kept
-    if 2 * sum(_share_most(demand[0].prompt, other.prompt) for other in demand[1:]) >= len(demand) - 1:
+    if 2 * sum(_share_most(demand[0], other) for other in demand[1:]) >= len(demand) - 1:
         return kept
     parts = 1
     while parts < min(len(demand), most):
@@ -65,6 +69,6 @@ def _running_together(demand: Sequence[Demand], cells: int, most: int) -> int:
     return count
 
 
-def _share_most(one: Sequence[int], other: Sequence[int]) -> bool:
-    length = min(len(one), len(other))
-    return 2 * shared_chunks(one, other, length) >= length
+def _share_most(one: Demand, other: Demand) -> bool:
+    length = min(len(one.prompt), len(other.prompt))
+    return one.adapter == other.adapter and 2 * shared_chunks(one.prompt, other.prompt, length) >= length

@@ -25,6 +25,7 @@ class Slot:
     index: int
     tokens: list[int] = field(default_factory=list)  # what the cache holds, position by position
     on_grid: int = 0  # leading tokens that were computed alone, in whole chunks of the grid
+    adapter: str = ""  # digest of the one that they were computed with
     reserved: int = 0  # cells promised to the request that runs here; 0: the slot is idle
     last_used: int = 0
 
@@ -33,8 +34,10 @@ class Slot:
         """Whether no request runs here."""
         return self.reserved == 0
 
-    def match(self, prompt: Sequence[int], *, exact: bool) -> int:
+    def match(self, prompt: Sequence[int], *, exact: bool, adapter: str = "") -> int:
         """How many tokens of the prompt lie here already; at least one is left to process."""
+        if adapter != self.adapter:
+            return 0
         return reusable(self.tokens, prompt, self.on_grid if exact else len(self.tokens), exact=exact)
 
 
@@ -44,6 +47,8 @@ class SlotPool:
     The KV cache is never promised twice: what running requests reserved stays within the runner's `cache_tokens`, or
     within each one's part of it. What an idle slot holds of a cache that all share would make every pass of the others
     slower, since attention runs over it: it is moved to `SavedStates` as soon as another request runs.
+
+    What was computed with an adapter serves prompts with the same one only; adapters are named by their digests.
     """
 
     def __init__(self, runner: ModelRunner, count: int, *, saved_bytes: int, disk: DiskPrefixes | None = None) -> None:
@@ -62,39 +67,41 @@ class SlotPool:
         """Most cells of one request."""
         return self._runner.cache_tokens // self.parts
 
-    def best(self, prompt: Sequence[int]) -> int:
+    def best(self, prompt: Sequence[int], adapter: str = "") -> int:
         """Tokens of the prompt that need not be computed if it is given a slot now."""
-        live = max(slot.match(prompt, exact=False) for slot in self._usable())
-        return max(live, self._saved.find(prompt, exact=False)[0])
+        live = max(slot.match(prompt, exact=False, adapter=adapter) for slot in self._usable())
+        return max(live, self._saved.find(prompt, exact=False, adapter=adapter)[0])
 
-    def take(self, prompt: Sequence[int], cells: int, *, exact: bool = False) -> Slot | None:
+    def take(self, prompt: Sequence[int], cells: int, *, exact: bool = False, adapter: str = "") -> Slot | None:
         """A slot for a prompt, with as much of it as is cached; None while there is no slot or no room.
 
         Args:
             prompt: the tokens.
             cells: most cells that the request will ever hold.
             exact: take only what was computed on the grid, and run apart where the runtime needs that.
+            adapter: take only what was computed with it.
         """
         if exact and self._isolated is not None:
             if not self._isolated.idle:
                 return None
-            self.cut(self._isolated, self._isolated.match(prompt, exact=True))
-            return self._occupy(self._isolated, cells)
+            self.cut(self._isolated, self._isolated.match(prompt, exact=True, adapter=adapter))
+            return self._occupy(self._isolated, cells, adapter)
         idle = [slot for slot in self._usable() if slot.idle]
         if not idle or not self._has_room(cells):
             return None
-        source = max(self._usable(), key=lambda slot: (slot.match(prompt, exact=exact), slot.last_used))
-        reused = source.match(prompt, exact=exact)
-        saved = self._remembered(prompt, reused, exact=exact)
+        matches = {slot.index: slot.match(prompt, exact=exact, adapter=adapter) for slot in self._usable()}
+        source = max(self._usable(), key=lambda slot: (matches[slot.index], slot.last_used))
+        reused = matches[source.index]
+        saved = self._remembered(prompt, reused, exact=exact, adapter=adapter)
         others = [slot for slot in idle if slot is not source]
         if saved is None and source.idle and reused and (not others or 2 * reused >= len(source.tokens)):
             self.cut(source, reused)  # little is lost with what followed
-            return self._occupy(source, cells)
+            return self._occupy(source, cells, adapter)
         target = _least_useful(others or idle)
         on_grid = min(source.on_grid, reused)
         self._save(target)
         self.cut(target, 0)
-        self._occupy(target, cells)
+        self._occupy(target, cells, adapter)
         if saved is not None:
             self.settle()  # first, for its room
             self._restore(target, saved, prompt, exact=exact)
@@ -119,7 +126,7 @@ class SlotPool:
         self.cut(target, 0)
         self._runner.kv_copy(source.index, target.index, 0, length)
         target.tokens = source.tokens[:length]
-        self._occupy(target, cells)
+        self._occupy(target, cells, source.adapter)
         self.settle()
         return target
 
@@ -205,8 +212,8 @@ class SlotPool:
                 self._save(slot)
         for entry in self._saved:
             length = len(entry.tokens)
-            if length >= LEAST_STORED and self._disk.find(entry.tokens) < MOSTLY * length:
-                self._disk.put(entry.tokens, entry.state)
+            if length >= LEAST_STORED and self._disk.find(entry.tokens, entry.adapter) < MOSTLY * length:
+                self._disk.put(entry.tokens, entry.state, entry.adapter)
 
     def forget(self) -> None:
         """Drop what is kept of requests that are over."""
@@ -220,13 +227,13 @@ class SlotPool:
     def _usable(self) -> list[Slot]:
         return self._slots if self.parts == 1 else self._slots[: self.parts]
 
-    def _remembered(self, prompt: Sequence[int], reused: int, *, exact: bool) -> Saved | None:
+    def _remembered(self, prompt: Sequence[int], reused: int, *, exact: bool, adapter: str) -> Saved | None:
         """A state that is not in the cache and gives more of the prompt than `reused`; it fits into the cache."""
-        length, saved = self._saved.find(prompt, exact=exact)
-        if self._disk is not None and not exact and self._disk.find(prompt) > max(length, reused):
-            loaded = self._disk.load(prompt)
+        length, saved = self._saved.find(prompt, exact=exact, adapter=adapter)
+        if self._disk is not None and not exact and self._disk.find(prompt, adapter) > max(length, reused):
+            loaded = self._disk.load(prompt, adapter)
             if loaded is not None:
-                saved = Saved(*loaded)
+                saved = Saved(*loaded, adapter=adapter)
                 length = reusable(saved.tokens, prompt, len(saved.tokens), exact=False)
                 self._saved.put(saved)
         if saved is None or length <= reused:
@@ -243,20 +250,21 @@ class SlotPool:
             return
         self._saved.touch(saved)
         target.tokens, target.on_grid = list(saved.tokens), saved.on_grid
-        self.cut(target, target.match(prompt, exact=exact))
+        self.cut(target, target.match(prompt, exact=exact, adapter=saved.adapter))
 
     def _save(self, slot: Slot) -> None:
         """Remember what a slot holds before it is lost."""
-        if len(slot.tokens) >= GRID and self._saved.budget and not self._saved.knows(slot.tokens):
-            self._saved.put(Saved(list(slot.tokens), self._runner.kv_save(slot.index), slot.on_grid))
+        if len(slot.tokens) >= GRID and self._saved.budget and not self._saved.knows(slot.tokens, slot.adapter):
+            state = self._runner.kv_save(slot.index)
+            self._saved.put(Saved(list(slot.tokens), state, slot.on_grid, slot.adapter))
 
     def _has_room(self, cells: int) -> bool:
         if self.parts > 1:
             return cells <= self.capacity
         return self._promised() + cells <= self._runner.cache_tokens
 
-    def _occupy(self, slot: Slot, cells: int) -> Slot:
-        slot.reserved = cells
+    def _occupy(self, slot: Slot, cells: int, adapter: str) -> Slot:
+        slot.reserved, slot.adapter = cells, adapter
         self._touch(slot)
         return slot
 

@@ -38,11 +38,15 @@ def reusable(held: Sequence[int], prompt: Sequence[int], limit: int, *, exact: b
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Saved:
-    """What `ModelRunner.kv_save` gave for these tokens; the first `on_grid` of them were computed on the grid."""
+    """What `ModelRunner.kv_save` gave for these tokens, which were computed with an adapter (its digest, or none).
+
+    The first `on_grid` of them were computed on the grid.
+    """
 
     tokens: list[int] = field(repr=False)
     state: bytes = field(repr=False)
     on_grid: int = 0
+    adapter: str = ""
 
 
 class SavedStates:
@@ -53,27 +57,30 @@ class SavedStates:
         self._bytes = 0
         self._entries: list[Saved] = []  # the longest unused first
 
-    def find(self, prompt: Sequence[int], *, exact: bool) -> tuple[int, Saved | None]:
+    def find(self, prompt: Sequence[int], *, exact: bool, adapter: str = "") -> tuple[int, Saved | None]:
         """The state that begins with most of the prompt, and how many tokens; one is always left to process."""
         best, found = 0, None
         for entry in reversed(self._entries):
             limit = entry.on_grid if exact else len(entry.tokens)
-            if limit > best:
+            if limit > best and entry.adapter == adapter:
                 length = reusable(entry.tokens, prompt, limit, exact=exact)
                 if length > best:
                     best, found = length, entry
         return best, found
 
-    def knows(self, tokens: Sequence[int]) -> bool:
+    def knows(self, tokens: Sequence[int], adapter: str = "") -> bool:
         """Whether a state that is remembered begins with these tokens."""
         count = len(tokens)
-        return any(len(entry.tokens) >= count and entry.tokens[:count] == tokens for entry in self._entries)
+        return any(
+            entry.adapter == adapter and len(entry.tokens) >= count and entry.tokens[:count] == tokens
+            for entry in self._entries
+        )
 
     def put(self, entry: Saved) -> None:
         """Remember a state, if there is room for it at all; those that it holds most of are forgotten."""
         if len(entry.state) > self.budget:
             return
-        for other in list(self._entries):
+        for other in [each for each in self._entries if each.adapter == entry.adapter]:
             shared = shared_chunks(entry.tokens, other.tokens, min(len(entry.tokens), len(other.tokens)))
             if shared >= MOSTLY * len(other.tokens) or entry.tokens[: len(other.tokens)] == other.tokens:
                 self.forget(other)

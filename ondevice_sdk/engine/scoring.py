@@ -53,9 +53,10 @@ class Scoring(Sequence):
         order: tuple[int, int],
         *,
         pool: SlotPool,
+        adapter: str = "",
     ) -> None:
         self._extra = max(len(tokens) for tokens in continuations)
-        super().__init__(request_id, prompt, len(prompt) + self._extra, order, exact=False)
+        super().__init__(request_id, prompt, len(prompt) + self._extra, order, exact=False, adapter=adapter)
         self._continuations = continuations
         self._pool = pool
         self._logprobs = [0.0] * len(continuations)

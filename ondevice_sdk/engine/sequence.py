@@ -27,12 +27,22 @@ class Room:
 class Sequence(ABC):
     """A request with a prompt. It waits until it has a slot, then processes its prompt, then does its own work."""
 
-    def __init__(self, request_id: str, prompt: list[int], cells: int, order: tuple[int, int], *, exact: bool) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        prompt: list[int],
+        cells: int,
+        order: tuple[int, int],
+        *,
+        exact: bool,
+        adapter: str = "",
+    ) -> None:
         self.request_id = request_id
         self.prompt = prompt
         self.cells = cells  # most cells that it will ever hold
         self.order = order  # smaller goes first
         self.exact = exact  # on the grid, sharing no forward pass
+        self.adapter = adapter  # digest of the one that it runs with; empty: none
         self.watched = False  # whether somebody reads the answer while it is written
         self.slot: Slot | None = None
         self.placed = 0.0  # when it got the slot

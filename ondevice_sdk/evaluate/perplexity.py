@@ -7,7 +7,6 @@ which the intervals are made here. The text reaches the worker over the pipe and
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from ondevice_sdk.catalogue import gguf
 from ondevice_sdk.chooser import Chooser, Chosen, Settings
 from ondevice_sdk.errors import ConfigurationError, NoModelFits
 from ondevice_sdk.evaluate.report import Baseline, Row, model_name
-from ondevice_sdk.intervals import Interval, bootstrap
+from ondevice_sdk.intervals import Interval
 from ondevice_sdk.quantise import logits
-from ondevice_sdk.quantise.divergence import divergence_of, mean, read_windows
+from ondevice_sdk.quantise.divergence import figures_of, perplexity_of, read_windows
 from ondevice_sdk.quantise.logits import LEAST_WINDOWS, WindowSums
 from ondevice_sdk.selection import usable_memory
 from ondevice_sdk.store import Store
@@ -35,7 +34,6 @@ LEAST_WINDOW: Final = 16
 # many of them always fit into one.
 MOST_TOKENS: Final = 32_768
 _CHARACTERS_PER_TOKEN: Final = 8  # no more are sent for each token that is wanted; English has between 4 and 5
-_MOST_NLL: Final = 700.0  # nats a token: of more there is no exponential
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +151,7 @@ def perplexity(
         tokens=sum(each.tokens for each in windows),
         windows=len(windows),
         window=window,
-        perplexity=bootstrap(windows, _perplexity),
+        perplexity=perplexity_of(windows),
         seconds=time.monotonic() - started,
     )
 
@@ -179,29 +177,20 @@ def divergence(
     run = _Run(tokens, window, privacy, store, device, worker_command, on_progress)
     started = time.monotonic()
     (chosen, given), windows = run.measure([model, source], texts)
+    figures = figures_of(windows)
     return Comparison(
         model=chosen.info,
         source=given.info,
         tokens=sum(each.tokens for each in windows),
         windows=len(windows),
         window=window,
-        perplexity=bootstrap(windows, _perplexity),
-        source_perplexity=bootstrap(windows, lambda drawn: _exponential(mean(drawn, lambda each: each.source_nll))),
-        perplexity_ratio=bootstrap(
-            windows, lambda drawn: _exponential(mean(drawn, lambda each: each.nll - each.source_nll))
-        ),
-        kl=divergence_of(windows),
-        top1_agreement=bootstrap(windows, lambda drawn: mean(drawn, lambda each: each.agreed)),
+        perplexity=figures.perplexity,
+        source_perplexity=figures.source_perplexity,
+        perplexity_ratio=figures.perplexity_ratio,
+        kl=figures.kl,
+        top1_agreement=figures.top1_agreement,
         seconds=time.monotonic() - started,
     )
-
-
-def _perplexity(drawn: Sequence[WindowSums]) -> float:
-    return _exponential(mean(drawn, lambda each: each.nll))
-
-
-def _exponential(nll: float) -> float:
-    return math.exp(nll) if nll < _MOST_NLL else math.inf
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeGuard, cast
 
 from ondevice_sdk.backends.api import ErrorInfo, LocalModel
@@ -22,6 +23,7 @@ from ondevice_sdk.runtime.wire import ProtocolError
 from ondevice_sdk.types import JsonValue, PrivacyLevel
 
 _SILENCE_S: Final = 900.0  # for loading the models, and for one window
+_MOST_NLL: Final = 700.0  # nats a token: of more there is no exponential
 
 
 def read_windows(
@@ -77,6 +79,45 @@ def divergence_of(windows: Sequence[WindowSums]) -> Interval:
     return bootstrap(windows, lambda drawn: mean(drawn, lambda each: each.kl))
 
 
+def perplexity_of(windows: Sequence[WindowSums]) -> Interval:
+    """The exponential of the model's mean negative log-likelihood of a token; drawn from windows."""
+    return bootstrap(windows, lambda drawn: _exponential(mean(drawn, lambda each: each.nll)))
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What two models that read the same windows are worth beside each other; the intervals are drawn from windows.
+
+    The ratio is that of the model's perplexity by its source's, the agreement the share of the tokens at which both
+    find the same one most likely.
+    """
+
+    perplexity: Interval
+    source_perplexity: Interval
+    perplexity_ratio: Interval
+    kl: Interval
+    top1_agreement: Interval
+
+
+def figures_of(windows: Sequence[WindowSums]) -> Figures:
+    """All figures of a comparison."""
+
+    def drawn_from(figure: Callable[[WindowSums], float], then: Callable[[float], float]) -> Interval:
+        return bootstrap(windows, lambda drawn: then(mean(drawn, figure)))
+
+    return Figures(
+        perplexity=perplexity_of(windows),
+        source_perplexity=drawn_from(lambda each: each.source_nll, _exponential),
+        perplexity_ratio=drawn_from(lambda each: each.nll - each.source_nll, _exponential),
+        kl=divergence_of(windows),
+        top1_agreement=drawn_from(lambda each: each.agreed, float),
+    )
+
+
+def _exponential(nll: float) -> float:
+    return math.exp(nll) if nll < _MOST_NLL else math.inf
+
+
 def mean(drawn: Sequence[WindowSums], value: Callable[[WindowSums], float]) -> float:
     """Mean over tokens: the ratio of the sums over windows."""
     return sum(map(value, drawn)) / sum(each.tokens for each in drawn)
@@ -127,7 +168,7 @@ def reported(value: JsonValue) -> Exception:
         return _broken()
     try:
         info = ErrorInfo(code, message, hint, cast("dict[str, str | int | None]", data))
-        return protocol.restore(info, protocol.LOAD_ERRORS | protocol.REQUEST_ERRORS)
+        return protocol.restore(info, protocol.MAKER_ERRORS | protocol.REQUEST_ERRORS)
     except ProtocolError:
         return _broken()
 

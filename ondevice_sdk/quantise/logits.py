@@ -95,10 +95,7 @@ def measure(
 
 
 def _load(wanted: ModelToLoad, options: LoadOptions, stack: ExitStack) -> ModelRunner:
-    loaded = load_model(wanted["entry"], local_model(wanted["model"]), options)
-    stack.callback(loaded.close)
-    if not isinstance(loaded, ModelRunner):
-        raise Unsupported("the backend schedules requests itself and gives no logits", capability="logits")
+    loaded = load_runner(wanted["entry"], local_model(wanted["model"]), options, stack)
     wanted_tokens = options.context_tokens or 0
     if loaded.context_tokens < wanted_tokens:
         raise InputTooLong(
@@ -107,6 +104,19 @@ def _load(wanted: ModelToLoad, options: LoadOptions, stack: ExitStack) -> ModelR
             limit=loaded.context_tokens,
             hint="use a smaller window",
         )
+    return loaded
+
+
+def load_runner(entry: str, model: LocalModel, options: LoadOptions, stack: ExitStack) -> ModelRunner:
+    """Load a model that gives logits; closed with the stack.
+
+    Raises:
+        Unsupported: the backend gives none. Errors of `load_model`.
+    """
+    loaded = load_model(entry, model, options)
+    stack.callback(loaded.close)
+    if not isinstance(loaded, ModelRunner):
+        raise Unsupported("the backend schedules requests itself and gives no logits", capability="logits")
     return loaded
 
 

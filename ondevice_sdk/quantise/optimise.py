@@ -6,7 +6,6 @@ speed, and deleted again but for the best. All of it happens in sealed workers: 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +14,12 @@ from ondevice_sdk import calibration
 from ondevice_sdk.backends.api import LocalModel
 from ondevice_sdk.backends.calibration import Calibration
 from ondevice_sdk.call import ProgressCallback
-from ondevice_sdk.errors import BackendUnavailable, LoadFailed, StoreError, Unsupported, WorkerCrashed
+from ondevice_sdk.errors import LoadFailed, StoreError, Unsupported, WorkerCrashed
 from ondevice_sdk.quantise import layouts
 from ondevice_sdk.quantise.results import Optimised, Tried
-from ondevice_sdk.quantise.search import Copy, Runtime, Search, percent
+from ondevice_sdk.quantise.runtimes import usable
+from ondevice_sdk.quantise.search import Copy, Runtime, Search
+from ondevice_sdk.quantise.workers import percent
 from ondevice_sdk.store import ModelFile, Store
 from ondevice_sdk.store.derived import Derived, MeasuredOn
 from ondevice_sdk.store.files import hash_file, store_errors
@@ -37,12 +38,9 @@ def runtime_for(model: LocalModel, installed: Mapping[str, Registration], device
     """
     if len(model.files) > 1:
         raise Unsupported(f"{model.name}:{model.variant} lies in several files", capability="layouts")
-    for registration in installed.values():
-        with contextlib.suppress(BackendUnavailable):  # a broken plugin
-            backend = registration.create()
-            relayer = backend.relayer()
-            if relayer is not None and relayer.model_format == model.format and backend.probe(device).usable:
-                return Runtime(backend, registration.entry, relayer)
+    for backend, entry, relayer in usable(installed, device, lambda each: each.relayer()):
+        if relayer.model_format == model.format:
+            return Runtime(backend, entry, relayer)
     raise Unsupported(f"no usable backend writes {model.format} models in other layouts", capability="layouts")
 
 

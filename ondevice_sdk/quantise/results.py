@@ -1,4 +1,4 @@
-"""What `models.optimise` gives back."""
+"""What `models.optimise` and `models.quantise` give back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ondevice_sdk.intervals import Interval
 from ondevice_sdk.store.derived import SpeedUp
+from ondevice_sdk.store.recipes import Method, Quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +51,38 @@ class Optimised:
     kl: Interval | None = None
     speed_up: SpeedUp | None = None
     tried: tuple[Tried, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """What `models.quantise` made: an installed model of its own, beside the one that it was made of.
+
+    Attributes:
+        name: of the model.
+        variant: of the model: the precision and the method, such as `int4-presinq-imatrix`.
+        path: the file.
+        sha256: of that file.
+        size: of that file, in bytes.
+        source: what it was made of, as `name:variant`.
+        method: what was asked for.
+        used: what it was made with: without pre-SINQ where that would have made it worse.
+        quantisation: such as Q4_0.
+        requantised: the source had been quantised before: what is made cannot be better than it.
+        recipe: SHA-256 of the recipe, which lies in the store.
+        quality: what it cost, with intervals; None where the record was damaged.
+        made: this call made it; False where it was there.
+    """
+
+    name: str
+    variant: str
+    path: str
+    sha256: str
+    size: int
+    source: str
+    method: Method
+    used: Method
+    quantisation: str
+    requantised: bool
+    recipe: str
+    quality: Quality | None
+    made: bool

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from stat import S_ISREG
 from typing import Final
 
 from ondevice_sdk import calibration
@@ -23,17 +22,18 @@ from ondevice_sdk.errors import (
     WorkerCrashed,
 )
 from ondevice_sdk.intervals import Interval, bootstrap
-from ondevice_sdk.quantise import layouts, logits, speed
+from ondevice_sdk.quantise import layouts, logits, speed, workers
 from ondevice_sdk.quantise.divergence import divergence_of, read_windows, reported, to_load
 from ondevice_sdk.quantise.layouts import Layout, Source
 from ondevice_sdk.quantise.results import Tried
 from ondevice_sdk.quantise.speed import Round, Speeds
+from ondevice_sdk.quantise.workers import percent
 from ondevice_sdk.runtime.probe_worker import run_in_worker
 from ondevice_sdk.selection import usable_memory
 from ondevice_sdk.store import formats
 from ondevice_sdk.store.derived import MeasuredOn, SpeedUp
-from ondevice_sdk.store.files import readable, require_room, store_errors
-from ondevice_sdk.types import DeviceProfile, Progress
+from ondevice_sdk.store.files import readable
+from ondevice_sdk.types import DeviceProfile
 
 MOST_KL: Final = 0.005  # nats a token, at the upper end of the interval
 LEAST_GAIN: Final = 1.1  # times as fast: for less, another file is not worth its space
@@ -43,8 +43,6 @@ WINDOW: Final = 256  # tokens that are read with one context
 QUICK_TOKENS: Final = 4 * WINDOW  # enough to see that a copy is out of the question
 TOKENS: Final = 28 * WINDOW
 _SHIFT: Final = 520  # characters: half a window, so that a second reading scores the tokens between
-_SILENCE_S: Final = 900.0
-_SPARE: Final = 1 << 20  # bytes that a header may grow by
 _FAULTS: Final = (LoadFailed, GenerationFailed, ModelUnsupported, ModelCorrupt, WorkerCrashed)
 
 
@@ -160,31 +158,15 @@ class Search:
             raise _Rejected(f"not tried: beside its source it needs {readable(needed)}, {readable(room)} can be used")
 
     def _write(self, layout: Layout, folder: Path) -> LocalModel:
-        with store_errors("make a directory", self.work):
-            folder.mkdir(mode=0o700)
-        require_room(folder, layout.size + _SPARE)
         path = folder / f"copy.{self.model.format}"
-        run_in_worker(
+        workers.write(
             self.runtime.relayer.writer,
-            privacy=calibration.best_privacy(),
-            arguments={
-                "source": self.model.path,
-                "target": str(path),
-                "formats": dict(layout.changed),
-                "threads": self.device.threads,
-            },
+            path,
+            {"source": self.model.path, "formats": dict(layout.changed), "threads": self.device.threads},
             read=(self.model.path,),
-            caches=(str(folder),),
-            timeout_s=_SILENCE_S,
+            room=layout.size,
             on_progress=self._telling("writing"),
         )
-        with store_errors("look at a copy", folder):
-            try:
-                status = path.lstat()
-            except FileNotFoundError:
-                raise LoadFailed("nothing was written") from None
-        if not S_ISREG(status.st_mode) or status.st_size > layout.size + _SPARE:
-            raise LoadFailed("what was written is not the file that was asked for")
         formats.inspect(path)
         return replace(self.model, path=str(path), sha256="", files=(str(path),))
 
@@ -213,7 +195,7 @@ class Search:
                 "seconds": SECONDS,
             },
             read=(copy.path, self.model.path),
-            timeout_s=_SILENCE_S,
+            timeout_s=workers.SILENCE_S,
             on_progress=self._telling("speed"),
         )
         answer = returned.value if isinstance(returned.value, dict) else {}
@@ -255,10 +237,3 @@ def reading() -> str:
     """
     text = (resources.files("ondevice_sdk.quantise") / "text.txt").read_text(encoding="utf-8")
     return f"{text}\n\n{text[_SHIFT:]}"
-
-
-def percent(stage: str, on_progress: ProgressCallback | None) -> Callable[[float], None] | None:
-    """What tells an app of a share."""
-    if on_progress is None:
-        return None
-    return lambda fraction: on_progress(Progress(stage, round(100 * fraction), 100, "percent"))

@@ -24,6 +24,7 @@ _BOOT: Final = str(Path(__file__).with_name("boot.py"))
 _CHUNK: Final = 1 << 16
 _RING_BYTES: Final = 1 << 16
 _REAP_S: Final = 5.0
+_LOOK_S: Final = 0.01  # how often, while it ends
 _WITHOUT_PIDFD_S: Final = 1.0  # how often the process is looked at where the system cannot announce its end
 
 
@@ -87,7 +88,7 @@ class WorkerProcess:
         if self._pidfd is not None:
             self._poll.register(self._pidfd, select.POLLIN)
         self._ring = bytearray()
-        self._killed = False
+        self._killed = self._swept = False
 
     def take_listener(self) -> int | None:
         """The descriptor of the kernel's reports, if the worker has handed it over; closes the way it came."""
@@ -120,7 +121,7 @@ class WorkerProcess:
                 self._drain_stderr()
             if self._stdout.fileno() in ready:
                 return os.read(self._stdout.fileno(), _CHUNK)
-            if self._pidfd in ready or (self._pidfd is None and self._process.poll() is not None):
+            if self._pidfd in ready or (self._pidfd is None and self._has_ended()):
                 return b""  # a process that it started may hold the pipe open
             if deadline is not None and time.monotonic() >= deadline:
                 return None
@@ -157,7 +158,7 @@ class WorkerProcess:
         while view:
             deadline = None if timeout is None else time.monotonic() + timeout
             ready = {fd for fd, _ in poll.poll(self._patience(deadline))}
-            if self._pidfd in ready or (not ready and self._process.poll() is not None):
+            if self._pidfd in ready or (not ready and self._has_ended()):
                 raise BrokenPipeError
             if self._stdin.fileno() in ready:
                 with contextlib.suppress(BlockingIOError):
@@ -171,10 +172,18 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End it and whatever it started, now. Idempotent."""
-        if self._process.returncode is None:
-            self._killed = self._process.poll() is None
+        if not self._swept:
+            self._swept = True
+            self._killed = not self._has_ended()
             with contextlib.suppress(OSError):
                 os.killpg(self.pid, signal.SIGKILL)
+
+    def _has_ended(self) -> bool:
+        """Whether it is over; its status is left to be collected, so that its number is not another's before `kill`."""
+        if self._process.returncode is None and hasattr(os, "waitid"):
+            with contextlib.suppress(ChildProcessError):  # the app collects all of its processes
+                return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        return self._process.poll() is not None
 
     def dispose(self) -> None:
         """Kill, reap, close the pipes, remove its directory. Idempotent."""
@@ -189,6 +198,7 @@ class WorkerProcess:
         self._directory.release()
         self._close_descriptors()
         self._process.returncode = 0  # it cannot be waited for here
+        self._swept = True
 
     def _close_descriptors(self) -> None:
         self._close_hand_over()
@@ -204,13 +214,19 @@ class WorkerProcess:
         return lines[-1][:200] if lines else ""
 
     def crash(self, hint: str | None = None) -> WorkerCrashed:
-        """How it ended, as the error for the requests in flight; waits for it, for a bounded time."""
+        """How it ended, as the error for the requests in flight; waits for it, for a bounded time.
+
+        What it had started ends with it.
+        """
+        deadline = time.monotonic() + _REAP_S
+        while not self._killed and not self._has_ended():
+            if time.monotonic() >= deadline:  # it closed its pipes and lives on
+                return WorkerCrashed("the worker closed its pipes", hint=hint)
+            time.sleep(_LOOK_S)
+        self.kill()
         if self._killed:
             return WorkerCrashed("the worker was ended", hint=hint)
-        try:
-            code = self._process.wait(_REAP_S)
-        except subprocess.TimeoutExpired:  # it closed its pipes and lives on
-            return WorkerCrashed("the worker closed its pipes", hint=hint)
+        code = self._process.wait()
         if code >= 0:
             return WorkerCrashed(f"the worker exited with code {code}", exit_code=code, hint=hint)
         name = _signal_name(-code)

@@ -38,6 +38,7 @@ class Loaded:
     max_sequences: int
     capabilities: frozenset[str]
     start: StartTimes
+    template: str | None = None  # SHA-256 of its chat template
 
 
 class Ticket(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +63,12 @@ def load_model(entry: str, model: LocalModel, options: LoadOptions) -> Engine | 
     if not isinstance(loaded, Engine | ModelRunner):
         raise LoadFailed(f"the backend {entry} gave neither an engine nor a model runner")
     return loaded
+
+
+def template_digest(engine: Engine) -> str | None:
+    """SHA-256 of the chat template; None where the model has none."""
+    source = engine.chat_template
+    return None if source is None else hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @contextmanager

@@ -69,16 +69,16 @@ def take(handed: protocol.Handed) -> Prefixes:
 
 
 def binding(model: LocalModel, options: LoadOptions, runner: ModelRunner) -> str:
-    """Everything that a state depends on besides the bytes of the model's first file, to which the key is bound.
+    """Everything that a state depends on besides the bytes of the model's files, to which the key is bound.
 
-    The store knows the digests of the others by the names that they lead to; those from elsewhere are told by size and
-    time.
+    Those of a folder elsewhere may have changed since they were hashed: the size and the time tell.
     """
     from ondevice_sdk._version import __version__
+    from ondevice_sdk.engine.disk import FORM
     from ondevice_sdk.engine.prefix import GRID
 
     parts = [
-        __version__, GRID, options.kv_type, runner.state_version,
+        __version__, FORM, GRID, options.kv_type, runner.state_version,
         [runner.vocabulary, runner.begin_token, sorted(runner.end_tokens)],
         [_file(path) for path in model.files[1:]],
     ]  # fmt: skip

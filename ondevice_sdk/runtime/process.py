@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import re
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ _EXIT_S: Final = 0.5
 _CLEAN_UP_S: Final = 10.0
 _MOST_PROGRESS: Final = 1_000
 _LARGEST_CONTEXT: Final = 2**31
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 class ProcessExecutor(Executor):
@@ -65,7 +67,7 @@ class ProcessExecutor(Executor):
             self._link = _Link(WorkerProcess(worker_command, privacy), privacy, prefixes)
             forks.watch(self._link)
         try:
-            self._link.seal((model.path, *model.files))
+            self._link.seal((model.path, *model.files, *(adapter.path for adapter in options.adapters)))
             self.loaded = self._link.load(backend, model, options, on_progress)
             self._link.start()
         except BaseException:  # Ctrl-C too
@@ -149,15 +151,16 @@ class _Link:
                 case protocol.LoadProgress(fraction) if 0 <= fraction <= 1:
                     if on_progress is not None:
                         on_progress(Progress("loading", round(100 * fraction), 100, "percent"))
-                case protocol.Ready(context, sequences, capabilities, import_s, load_s) if (
+                case protocol.Ready(context, sequences, capabilities, import_s, load_s, template) if (
                     0 < context <= _LARGEST_CONTEXT
                     and 0 < sequences <= context
                     and len(capabilities) < 100
                     and min(import_s, load_s) >= 0
+                    and (template is None or _DIGEST.fullmatch(template))
                 ):
                     assert self._sealed is not None
                     start = StartTimes(self._sealed.spawn_s, self._sealed.seal_s, import_s, load_s)
-                    return Loaded(context, sequences, capabilities, start)
+                    return Loaded(context, sequences, capabilities, start, template)
                 case protocol.Refused(error):
                     raise self._restore(error)
                 case _:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
-from ondevice_sdk.backends.api import ErrorInfo, Event, KvType, LoadOptions, LocalModel, Request
+from ondevice_sdk.backends.api import ErrorInfo, Event, KvType, LoadOptions, LocalAdapter, LocalModel, Request
 from ondevice_sdk.catalogue.plain import build
 from ondevice_sdk.errors import ConfigurationError, OnDeviceError, rebuild
 from ondevice_sdk.privacy.evidence import Seal
@@ -38,7 +38,8 @@ REQUEST_ERRORS: Final = frozenset(
         "generation_failed",
         "input_too_long",
         "load_failed",
-        "model_unsupported",  # its chat template is refused
+        "model_corrupt",  # its adapter
+        "model_unsupported",  # its chat template is refused, or its adapter was made for another model
         "output_invalid",
         "schema_unsupported",
         "unsupported",
@@ -120,6 +121,7 @@ class Load:
     kv_type: KvType = "f16"
     prefix_cache_bytes: int = 0
     prefixes: Handed | None = None
+    adapters: tuple[LocalAdapter, ...] = ()
     blob: int = 0
     kind: Literal["load"] = "load"
 
@@ -136,6 +138,7 @@ class Load:
             options.kv_type,
             options.prefix_cache_bytes,
             prefixes,
+            options.adapters,
         )
 
     def options(self, on_progress: Callable[[float], None]) -> LoadOptions:
@@ -148,6 +151,7 @@ class Load:
             self.kv_type,
             self.prefix_cache_bytes,
             on_progress,
+            self.adapters,
         )
 
 
@@ -239,6 +243,7 @@ class Ready:
     capabilities: frozenset[str]
     import_s: float  # seconds from `Go` until the runtime library was imported
     load_s: float  # seconds from then on
+    template: str | None = None  # SHA-256 of the chat template
     blob: int = 0
     kind: Literal["ready"] = "ready"
 

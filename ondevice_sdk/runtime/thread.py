@@ -16,7 +16,7 @@ from ondevice_sdk.privacy.report import build
 from ondevice_sdk.runtime import forks
 from ondevice_sdk.runtime.dispatch import Dispatcher
 from ondevice_sdk.runtime.executor import Executor, Loaded, StartTimes
-from ondevice_sdk.runtime.loading import import_runtime, load_engine
+from ondevice_sdk.runtime.loading import import_runtime, load_engine, template_digest
 from ondevice_sdk.runtime.loop import EngineLoop
 from ondevice_sdk.runtime.ticket import RequestTicket
 from ondevice_sdk.types import PrivacyLevel, PrivacyReport, Progress
@@ -146,7 +146,8 @@ class _Service:
         self._loop = EngineLoop(engine, self._emit)
         capabilities = frozenset(map(str, engine.capabilities))
         times = StartTimes(0.0, 0.0, imported - began, time.monotonic() - imported)
-        self._started.put(Loaded(engine.context_tokens, engine.max_sequences, capabilities, times))
+        template = template_digest(engine)
+        self._started.put(Loaded(engine.context_tokens, engine.max_sequences, capabilities, times, template))
         self._crash = WorkerCrashed("the engine's thread has ended")
         try:
             self._loop.run()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 from ondevice_sdk.backends.api import Done, Embedded, Engine, ErrorInfo, Event, Failed, Scored
 from ondevice_sdk.errors import GenerationFailed, LoadFailed, OnDeviceError
 from ondevice_sdk.runtime import protocol, wire
-from ondevice_sdk.runtime.loading import import_runtime, load_engine
+from ondevice_sdk.runtime.loading import import_runtime, load_engine, template_digest
 from ondevice_sdk.runtime.loop import EngineBroken, EngineLoop
 from ondevice_sdk.runtime.wire import ProtocolError
 from ondevice_sdk.text.template_sandbox import alarm_ends_process
@@ -138,7 +138,8 @@ def _prefixes(message: protocol.Load) -> Prefixes | None:
 
 def _ready(engine: Engine, import_s: float, load_s: float) -> protocol.Ready:
     capabilities = frozenset(map(str, engine.capabilities))
-    return protocol.Ready(engine.context_tokens, engine.max_sequences, capabilities, import_s, load_s)
+    template = template_digest(engine)
+    return protocol.Ready(engine.context_tokens, engine.max_sequences, capabilities, import_s, load_s, template)
 
 
 def _progress(send: Callable[[protocol.ToApp], None]) -> Callable[[float], None]:

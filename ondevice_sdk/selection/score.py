@@ -76,6 +76,29 @@ def score(
 
 def effective_quality(spec: ModelSpec, variant: Variant) -> float:
     """The model's quality after quantisation; of what was made here the loss that this costs."""
+    return spec.quality * (1.0 - min(1.0, _measured_loss(spec, variant)))
+
+
+def _measured_loss(spec: ModelSpec, variant: Variant) -> float:
+    """Of what was quantised here out of the same file, what strays farthest loses what is usual, others in proportion.
+
+    That comes on top of what the source has lost.
+    """
+    own = variant.divergence
+    if own is None:
+        return _loss(spec, variant)
+    family = [
+        (each, each.divergence.kl)
+        for each in spec.variants
+        if each.divergence is not None and (each.divergence.sha256, each.precision) == (own.sha256, variant.precision)
+    ]
+    farthest, most = max(family, key=lambda each: each[1])
+    source = next((each for each in spec.variants if each.name == own.source and each.divergence is None), None)
+    before = 0.0 if source is None else _loss(spec, source)
+    return before + _loss(spec, farthest) * (own.kl / most if most > 0 else 1.0)
+
+
+def _loss(spec: ModelSpec, variant: Variant) -> float:
     loss = _LOSS.get(variant.quantisation)
     if loss is None and variant.name != variant.precision:
         loss = _MADE_LOSS.get(variant.precision)
@@ -84,7 +107,7 @@ def effective_quality(spec: ModelSpec, variant: Variant) -> float:
         loss = next((_LOSS[each.quantisation] for each in listed if each.quantisation in _LOSS), None)
     if loss is None:
         loss = _OTHER_LOSS.get(variant.precision, _OTHER_LOSS["int4"])
-    return spec.quality * (1.0 - loss)
+    return loss
 
 
 def _falling(value: float, *, best: float, worst: float) -> float:

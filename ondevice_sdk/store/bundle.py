@@ -102,7 +102,7 @@ def read(
         models = [_marked(store, model) for model in models]
         store.commit(models, files, work)
     made = {(model.name, model.variant) for model in models}
-    return tuple(each for each in store.installed() if (each.name, each.variant) in made)
+    return tuple(each for each in store.installed(adapters=True) if (each.name, each.variant) in made)
 
 
 def _choose(store: Store, names: Sequence[str]) -> list[Manifest]:
@@ -111,7 +111,7 @@ def _choose(store: Store, names: Sequence[str]) -> list[Manifest]:
     chosen: dict[tuple[str, str], Manifest] = {}
     for word in names:
         name, variant = split_name(word)
-        here = [m for m in store.installed() if m.name == name and variant in (None, m.variant)]
+        here = [m for m in store.installed(adapters=True) if m.name == name and variant in (None, m.variant)]
         if not here:
             raise ModelNotInstalled(f"the model {word} is not installed", model=word)
         for each in here:

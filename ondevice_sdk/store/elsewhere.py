@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from ondevice_sdk.backends.api import LocalModel
-from ondevice_sdk.errors import ModelCorrupt
+from ondevice_sdk.catalogue import lora
+from ondevice_sdk.errors import ModelCorrupt, ModelUnsupported
 from ondevice_sdk.store import folders, formats
-from ondevice_sdk.store.files import hash_file, store_errors
+from ondevice_sdk.store.files import hash_file, joint_digest, store_errors
 from ondevice_sdk.store.workspace import Workspace
 
 
@@ -22,8 +23,11 @@ def resolve(space: Workspace, path: Path) -> LocalModel:
     for each in paths:
         kinds.append(formats.inspect(each))
         digests.append(digest_of(space, each))
+    if kinds[0].format == lora.FORMAT:
+        hint = f"install it with `ondevice models add {path}`, and name it as adapter="
+        raise ModelUnsupported(f"{path.name} is an adapter and no model", hint=hint)
     files = tuple(str(each) for each in paths)
-    return LocalModel(path.stem, kinds[0].precision, kinds[0].format, files[0], digests[0], files)
+    return LocalModel(path.stem, kinds[0].precision, kinds[0].format, files[0], joint_digest(digests), files)
 
 
 def is_path(word: str) -> bool:
@@ -45,13 +49,22 @@ def digest_of(space: Workspace, path: Path) -> str:
     Raises:
         StoreError: it cannot be read.
     """
-    key = hashlib.sha256(os.fsencode(path)).hexdigest()
+    key = _key(path)
     with store_errors("read a model file", path):
         digest = space.stamped(key, path)
         if digest is None:
             digest = hash_file(path)
             space.stamp(key, path, digest)
     return digest
+
+
+def forget(space: Workspace, path: Path) -> None:
+    """Remember no digest of a file that is gone for good."""
+    space.unstamp(_key(path))
+
+
+def _key(path: Path) -> str:
+    return hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
 def _from_folder(space: Workspace, path: Path) -> LocalModel:
@@ -64,4 +77,4 @@ def _from_folder(space: Workspace, path: Path) -> LocalModel:
             raise ModelCorrupt(f"{name} of {path} is native code, which is loaded from the store only", hint=hint)
     digests = [digest_of(space, file) for file in found.files.values()]
     files = tuple(map(str, found.files.values()))
-    return LocalModel(path.name, found.variant, found.format, files[0], digests[0], files)
+    return LocalModel(path.name, found.variant, found.format, files[0], joint_digest(digests), files)

@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ondevice_sdk.errors import ConfigurationError, StoreError
@@ -92,6 +92,11 @@ def hash_file(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
             if on_bytes is not None:
                 on_bytes(done)
     return digest.hexdigest()
+
+
+def joint_digest(digests: Sequence[str]) -> str:
+    """One digest for all files of a model, in their order; that of an only file is its own."""
+    return digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
 def copy_file(source: Path, target: Path, on_bytes: Callable[[int], None] | None = None) -> None:

@@ -20,6 +20,7 @@ _TENSORS = ("tensor-cache.json", "ndarray-cache.json")  # the second is what MLC
 _OPENVINO = "openvino_model.xml"
 _SAFETENSORS = "config.json"
 _LIBRARY = re.compile(r".+\.(so|dylib|dll)", re.IGNORECASE)
+_PICKLE = re.compile(r"(pytorch_model|model|consolidated)\b.*\.(bin|pt|pth|ckpt)")
 _SMALL = re.compile(r".+\.(json|txt|model|jinja)")  # configurations, vocabularies, chat templates
 # Bytes. A vocabulary of 256,000 words with its merges has 35 MB, the graph of a model with 80 layers 20 MB.
 _MOST_TEXT = 1 << 27
@@ -72,6 +73,9 @@ def inspect(files: Mapping[str, Path], label: str) -> Folder:
             return _openvino(files)
         if _SAFETENSORS in files and any(name.endswith(".safetensors") for name in files):
             return _safetensors(files)
+    if _SAFETENSORS in files and any(map(_PICKLE.fullmatch, files)):
+        hint = "take the model with its weights as safetensors, or as a GGUF file"
+        raise ModelCorrupt(f"{label} has its weights as pickle, which is a program and is never loaded here", hint=hint)
     expected = f"{_MLC}, {_OPENVINO}, or {_SAFETENSORS} with safetensors"
     hint = "a model in one file is added by the path of that file"
     raise ModelCorrupt(f"{label} is no model folder", expected=expected, hint=hint)

@@ -14,7 +14,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from ondevice_sdk.catalogue import gguf
+from ondevice_sdk.catalogue import gguf, lora
 from ondevice_sdk.errors import ModelCorrupt, ModelNotInstalled
 from ondevice_sdk.store.files import store_errors
 
@@ -45,7 +45,10 @@ _SPLIT = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """A whole, plausible model file. `precision` is `int4`, `int8` or `other`."""
+    """A whole, plausible model file.
+
+    `precision` is `int4`, `int8`, `f16`, `bf16`, `f32` or `other`, of an adapter `lora`.
+    """
 
     format: str
     precision: str
@@ -57,6 +60,7 @@ def inspect(path: Path) -> Inspected:
     Raises:
         ModelNotInstalled: there is no such file.
         ModelCorrupt: it is no file, of no known format, not whole, or a program.
+        ModelUnsupported: an adapter of an unusual kind.
     """
     try:
         mode = path.stat().st_mode
@@ -70,7 +74,11 @@ def inspect(path: Path) -> Inspected:
         with path.open("rb") as file:
             head = file.read(64)
         if head.startswith(gguf.MAGIC):
-            return Inspected("gguf", gguf.read_header(path).precision)
+            header = gguf.read_header(path)
+            if lora.is_adapter(header):
+                lora.read(path)
+                return Inspected(lora.FORMAT, lora.VARIANT)
+            return Inspected("gguf", header.precision)
         if head.lstrip().startswith(b"{"):
             return _inspect_echo(path)
         reason = code_kind(head) or _pickle_kind(head, path) or _kind_by_name(path.name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -17,12 +17,13 @@ from ondevice_sdk.store.files import create
 
 F32: Final = 0  # ggml's numbers of the formats
 F16: Final = 1
+BF16: Final = 30
 _VERSION: Final = 3
 _ALIGNMENT: Final = 32
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
-_BYTES: Final = {F32: 4, F16: 2}
+_BYTES: Final = {F32: 4, F16: 2, BF16: 2}
 
-Value: TypeAlias = bool | int | float | str | Sequence[str] | Sequence[int]
+Value: TypeAlias = bool | int | float | str | Sequence[str] | Sequence[int] | Sequence[float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,13 @@ class Tensor:
 def write(
     path: Path, metadata: Mapping[str, Value], tensors: Sequence[Tensor], on_bytes: Callable[[int, int], None]
 ) -> None:
-    """Write a new private file: metadata and tensors in the order given; `on_bytes` hears bytes written, of how many.
+    """Write a new private file; `on_bytes` hears bytes written, of how many. Errors as `steps`."""
+    for done, total in steps(path, metadata, tensors):
+        on_bytes(done, total)
+
+
+def steps(path: Path, metadata: Mapping[str, Value], tensors: Sequence[Tensor]) -> Iterator[tuple[int, int]]:
+    """Write a new private file: metadata and tensors in the order given; yields bytes written, of how many.
 
     Raises:
         OSError: it cannot be written. ValueError: a tensor gave more or fewer bytes than its sizes say.
@@ -67,7 +74,7 @@ def write(
             begin = file.tell()
             for piece in tensor.data():
                 file.write(piece)
-                on_bytes(file.tell(), total)
+                yield file.tell(), total
             if file.tell() - begin != tensor.length:
                 raise ValueError(f"{tensor.name} has not the length that its sizes say")
             file.write(bytes(_aligned(file.tell()) - file.tell()))
@@ -95,4 +102,6 @@ def _typed(value: Value) -> bytes:
             return struct.pack("<I", _STRING) + _string(value)
     if all(isinstance(item, str) for item in value):
         return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + b"".join(_string(str(item)) for item in value)
+    if any(isinstance(item, float) for item in value):
+        return struct.pack(f"<IIQ{len(value)}f", _ARRAY, _FLOAT32, len(value), *map(float, value))
     return struct.pack(f"<IIQ{len(value)}i", _ARRAY, _INT32, len(value), *map(int, value))

@@ -12,13 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ondevice_sdk.backends.api import LocalModel
-from ondevice_sdk.errors import ModelCorrupt, ModelNotInstalled, StoreError
-from ondevice_sdk.store import compiled, derived, elsewhere, formats, manifest
+from ondevice_sdk.catalogue import lora
+from ondevice_sdk.errors import ConfigurationError, ModelCorrupt, ModelNotInstalled, StoreError
+from ondevice_sdk.store import compiled, derived, elsewhere, formats, manifest, recipes
 from ondevice_sdk.store.copies import Copies
 from ondevice_sdk.store.files import (
     copy_file,
     hash_file,
     is_file_name,
+    joint_digest,
     private_dir,
     require_room,
     settle,
@@ -29,6 +31,7 @@ from ondevice_sdk.store.files import (
     write_durably,
 )
 from ondevice_sdk.store.manifest import DigestOrigin, Manifest, ModelFile
+from ondevice_sdk.store.recipes import Quality, Recipe
 from ondevice_sdk.store.results import InstalledModel, NativeCode, VerifyResult
 from ondevice_sdk.store.workspace import Workspace
 
@@ -76,13 +79,13 @@ class Store:
 
     # --- reading --------------------------------------------------------------------------------------------------
 
-    def installed(self) -> tuple[InstalledModel, ...]:
-        """The models that are here, by name; those whose manifest is damaged are found by `verify` only."""
-        found = []
-        for name, variant in self._entries():
-            with contextlib.suppress(ModelCorrupt, ModelNotInstalled):
-                found.append(self._describe(self.manifest(name, variant)))
-        return tuple(found)
+    def installed(self, *, adapters: bool = False) -> tuple[InstalledModel, ...]:
+        """The models that are here, by name, on demand with what changes them.
+
+        Those whose manifest is damaged are found by `verify` only.
+        """
+        found = self._readable(self._entries())
+        return tuple(self._describe(each) for each in found if adapters or each.format != lora.FORMAT)
 
     def whole(self, name: str, variant: str | None = None) -> InstalledModel | None:
         """The model, if it is here and not damaged; `variant` as in `resolve`."""
@@ -111,7 +114,7 @@ class Store:
             with store_errors("read", self.root):
                 compiled.check(self.space, found, file, path)
         paths = tuple(str(path) for path in self._paths(found))
-        return LocalModel(found.name, found.variant, found.format, paths[0], found.files[0].digest, paths)
+        return LocalModel(found.name, found.variant, found.format, paths[0], _digest(found), paths)
 
     def from_path(self, path: Path | str) -> LocalModel:
         """A model that lies anywhere, a file or a folder; told by its content. Its digests are remembered here.
@@ -166,12 +169,13 @@ class Store:
         licence: str | None = None,
         on_bytes: Callable[[int], None] | None = None,
     ) -> InstalledModel:
-        """Copy a model file (with its other splits) into the store.
+        """Copy a model file (with its other splits), or an adapter, into the store.
 
         Without `name` it is named after the file, without `variant` after the precision that its header tells.
 
         Raises:
-            ModelNotInstalled: there is no such file. ModelCorrupt: it is no model.
+            ModelNotInstalled: there is no such file. ModelCorrupt: it is no model. ConfigurationError: a name that
+                cannot be used, or an adapter that shall be a variant.
             StoreError: another model has this name, or there is no room.
         """
         originals = elsewhere.siblings(Path(path).absolute())
@@ -179,6 +183,8 @@ class Store:
         stem = originals[0].stem if len(originals) == 1 else originals[0].stem.rsplit("-", 3)[0]
         name, suffix = split_name(slug(stem) if name is None else name, variant)
         variant = suffix or kinds[0].precision
+        if kinds[0].format == lora.FORMAT and variant != lora.VARIANT:
+            raise ConfigurationError("an adapter has a name and no variant")
         with self.space.lock(f"{name}--{variant}"), self.space.session() as work:
             require_room(work, sum(each.stat().st_size for each in originals))
             copies: dict[str, Path] = {}
@@ -203,6 +209,7 @@ class Store:
         accepted_at: str | None = None,
         digest_origin: DigestOrigin = "first_use",
         replace: bool = False,
+        quantised: tuple[Recipe, Quality] | None = None,
     ) -> InstalledModel:
         """Make finished files (original name -> place on the store's disk) a model; call with its lock held.
 
@@ -222,15 +229,19 @@ class Store:
             accepted_at=accepted_at,
             installed_at=now(),
             digest_origin=digest_origin,
+            recipe=None if quantised is None else quantised[0].digest,
         )
         manifest.parse(made.to_bytes())  # what could not be read back is not written
+        self._refuse_kind(made)
         if not replace:
             self.refuse_other(made)
-        self.commit([made], dict(zip((f.digest for f in described), files.values(), strict=True)), work)
+        records = {} if quantised is None else recipes.files(self.space, *quantised, described[0].digest)
+        self.commit([made], dict(zip((f.digest for f in described), files.values(), strict=True)), work, records)
         return self._describe(made)
 
     def refuse_other(self, made: Manifest) -> None:
-        """Raise StoreError if another model is installed under this name and variant."""
+        """Raise StoreError if another model is installed under this name and variant, or an adapter under its name."""
+        self._refuse_kind(made)
         with contextlib.suppress(ModelNotInstalled, ModelCorrupt):
             here = self.manifest(made.name, made.variant)
             if [f.digest for f in here.files] != [f.digest for f in made.files]:
@@ -239,8 +250,17 @@ class Store:
                     hint=f"choose another name, or first: ondevice models remove {made.name}:{made.variant}",
                 )
 
-    def commit(self, manifests: Sequence[Manifest], files: Mapping[str, Path], work: Path) -> None:
-        """Move checked files (by digest) to their places, then write the manifests: a crash leaves no half model."""
+    def commit(
+        self,
+        manifests: Sequence[Manifest],
+        files: Mapping[str, Path],
+        work: Path,
+        records: Mapping[Path, bytes] | None = None,
+    ) -> None:
+        """Move checked files (by digest) to their places, then write the manifests: a crash leaves no half model.
+
+        `records` are small files that belong to the manifests, by their places.
+        """
         with store_errors("write", self.root):
             for path in files.values():
                 settle(path)
@@ -249,6 +269,9 @@ class Store:
                 for digest, path in files.items():
                     path.replace(self.space.blob(digest))
                 sync_dir(self.space.blobs)
+                for place, data in (records or {}).items():
+                    private_dir(place.parent)
+                    write_durably(place, data, work / place.name)
                 for made in manifests:
                     if len(made.files) > 1:
                         self._link(made, work)
@@ -289,6 +312,11 @@ class Store:
                 found.append(self.manifest(*entry))
         return found
 
+    def _refuse_kind(self, made: Manifest) -> None:
+        here = self._readable([entry for entry in self._entries() if entry[0] == made.name])
+        if any((each.format == lora.FORMAT) != (made.format == lora.FORMAT) for each in here):
+            raise StoreError(f"{made.name} is the name of both a model and an adapter", hint="choose another name")
+
     def _forget(self, entries: Sequence[tuple[str, str]]) -> None:
         with store_errors("remove", self.root), self.space.lock("commit"):
             for entry in entries:
@@ -304,6 +332,7 @@ class Store:
         readable = self._readable(entries)
         if len(readable) != len(entries):  # what a damaged manifest needs is unknown
             return
+        recipes.sweep(self.space, readable)
         needed = {file.digest for found in readable for file in found.files} | derived.sweep(self.space, readable)
         for blob in self.space.blobs.glob("*"):
             if blob.name not in needed:
@@ -327,7 +356,7 @@ class Store:
             found.variant,
             found.format,
             found.size,
-            found.files[0].digest,
+            _digest(found),
             str(self._paths(found)[0]),
             found.installed_at,
             found.licence,
@@ -335,6 +364,7 @@ class Store:
             found.digest_origin,
             None if copy is None else derived.describe(self.space, copy),
             tuple(NativeCode(file.name, file.digest, file.code) for file in found.files if file.code is not None),
+            recipes.describe(self.space, found),
         )
 
     def _check(self, label: str, hint: str | None, file: ModelFile, path: Path, *, full: bool = False) -> None:
@@ -389,6 +419,10 @@ def now() -> str:
 
 def _order(variant: str) -> tuple[bool, bool, str]:
     return "-" in variant, variant != "int4", variant
+
+
+def _digest(found: Manifest) -> str:
+    return joint_digest([file.digest for file in found.files])
 
 
 def _repair(name: str, variant: str) -> str:

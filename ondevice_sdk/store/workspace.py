@@ -27,6 +27,7 @@ class Workspace:
     blobs/sha256/DIGEST            the files, by content
     manifests/NAME/VARIANT.json    what is installed
     optimised/NAME/VARIANT.json    of which models there are copies that are faster here
+    recipes/DIGEST.json            how models were quantised here; DIGEST.quality.json: what it cost them
     sets/KEY/FILE-NAME             links to the blobs of a model in several files, under the names that it needs
     stamps/KEY.json                which files have been hashed, by inode, size and times
     locks/  tmp/  partial/         one writer at a time; work in progress; downloads to be resumed
@@ -38,6 +39,7 @@ class Workspace:
         self.blobs = root / "blobs" / "sha256"
         self.manifests = root / "manifests"
         self.optimised = root / "optimised"
+        self.recipes = root / "recipes"
         self.sets = root / "sets"
 
     def blob(self, digest: str) -> Path:

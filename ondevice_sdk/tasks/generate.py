@@ -37,7 +37,6 @@ def generate(
     seed: int | None = None,
     stop: Sequence[str] = (),
     ignore_eos: bool = False,
-    adapter: str | None = None,
     deterministic: bool = False,
     stream: bool = False,
 ) -> Flow[Generation[Any]]:
@@ -61,9 +60,7 @@ def generate(
     stops = _checked_stop(stop)
     usage = Usage()
     if offers:
-        call, usage = yield from call_tool(
-            messages, offers, max_tokens=max_tokens, adapter=adapter, deterministic=bool(deterministic)
-        )
+        call, usage = yield from call_tool(messages, offers, max_tokens=max_tokens, deterministic=bool(deterministic))
         if call is not None:
             return call if output_type is not None else replace(call, output=call.text)
     if grammar is not None and grammar.form == "json_schema":
@@ -77,7 +74,6 @@ def generate(
         ignore_eos=bool(ignore_eos),
         deterministic=bool(deterministic),
         stream=bool(stream),
-        adapter=adapter,
     )
     (result,) = yield Step((request,), "writing")
     if not isinstance(result, Generated):

@@ -45,6 +45,7 @@ class Broken(Engine):
         )
         self.context_tokens = self.inner.context_tokens
         self.max_sequences = self.inner.max_sequences
+        self.spoilt = False
         self.kept: list[Event] = []
         self.ready: list[Event] = []
 
@@ -55,12 +56,15 @@ class Broken(Engine):
         self.inner.add_request(request_id, self.wrong.get("request", lambda each: each)(request))
 
     def abort_request(self, request_id: str) -> None:
+        self.spoilt = "spoilt" in self.wrong
         if "deaf" not in self.wrong:
             self.inner.abort_request(request_id)
 
     def step(self, token_budget: int) -> Sequence[Event]:
         ready, self.ready = self.ready, []
         events = [*ready, *map(self.wrong.get("event", lambda each: each), self.inner.step(token_budget))]
+        if self.spoilt:
+            events = list(map(result(lambda made: replace(made, text=made.text[1:])), events))
         if "late" not in self.wrong:
             return events
         self.kept += events

@@ -70,6 +70,7 @@ DEFECTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("test_wrong_settings", {"request": generate(max_tokens=4)}, {"change": {"max_tokens": 0}}),
     ("test_many_at_once", {"event": mixed_up}, {}),
     ("test_cancel_in_the_prompt", {"deaf": True}, {}),
+    ("test_a_cancelled_prompt_leaves_no_trace", {"spoilt": True}, {}),
     ("test_cancel_before_the_first_step", {"event": result(not_cancelled)}, {}),
     ("test_cancel_of_one_among_many", {"deaf": True}, {}),
     ("test_cancel_of_a_score", {"deaf": True}, {}),
@@ -123,6 +124,7 @@ def test_a_defect_is_found(test: str, wrong: dict[str, Any], given: dict[str, An
         "model": MODEL[0],
         "tmp_path": tmp_path,
         "request": None,
+        "adapter": None,
         "embedding_model": None,
     }
 
@@ -178,6 +180,20 @@ def test_every_file_of_a_folder_is_damaged_in_turn(tmp_path: Path, damage: str) 
             check()
     assert second.read_bytes() == b"weights" * 9
     assert first.exists()
+
+
+class Excused(BackendContract):
+    """Says of files that they are not read."""
+
+
+@pytest.mark.parametrize("excuses", [{"model.echo": "it is small"}, {"other": " "}])
+def test_files_are_left_out_for_a_reason_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, excuses: dict[str, str]
+) -> None:
+    """And never that which a backend is given first."""
+    monkeypatch.setattr(Excused, "unread_files", excuses)
+    with pytest.raises(AssertionError, match="file"):
+        Excused().test_damaged_file_is_refused(EchoBackend(), MODEL[0], tmp_path, "empty")
 
 
 @pytest.mark.slow

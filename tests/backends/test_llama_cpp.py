@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ondevice_sdk.backends.api import Backend, Batch, DeviceProfile, LoadOptions, LocalModel, Segment
+from ondevice_sdk.backends.api import Backend, Batch, DeviceProfile, LoadOptions, LocalAdapter, LocalModel, Segment
 from ondevice_sdk.backends.llama_cpp import LlamaCppBackend
 from ondevice_sdk.backends.llama_cpp.runner import LlamaCppRunner
 from ondevice_sdk.errors import (
@@ -21,6 +21,7 @@ from ondevice_sdk.errors import (
 )
 from ondevice_sdk.testing.contract import BackendContract
 from tests import bert
+from tests.backends.lora_files import adapter, random_changes, write
 from tests.catalogue.test_gguf import gguf, pair, string, tensor
 
 
@@ -36,6 +37,13 @@ class TestLlamaCpp(BackendContract):
     @classmethod
     def model(cls, model_path: Path) -> LocalModel:
         return LocalModel("smollm2-135m-instruct", "int4", "gguf", str(model_path), "")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def adapter(cls, model_path: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalAdapter:
+        changes = random_changes(model_path, "ffn_down", size=0.5)
+        path = write(tmp_path_factory.mktemp("adapter") / "strong.gguf", adapter(changes, alpha=8.0))
+        return LocalAdapter("strong", str(path), "a digest")
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -72,7 +72,7 @@ def test_documents_and_cold_on_the_echo_backend_side_by_side(echo_path: Path, tm
         figures = {name: figure.median.value for name, figure in result.figures.items()}
         parts = ("choose_s", "worker_start_s", "load_s", "first_prompt_s")
         assert sum(figures[part] for part in parts) == pytest.approx(figures["first_token_cold_s"])
-        assert figures["peak_memory_bytes"] == figures["peak_worker_bytes"] + figures["peak_app_bytes"]
+        assert figures["peak_memory_bytes"] <= figures["peak_worker_bytes"] + figures["peak_app_bytes"]
         assert figures["peak_app_bytes"] > 10_000_000  # two Python processes were really looked at
         assert figures["peak_worker_bytes"] > 10_000_000
 

@@ -26,7 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ondevice_sdk import AsyncClient, CallerKey, Client, PrefixCache
+from ondevice_sdk import AsyncClient, CallerKey, Client, PrefixCache, Receipt
+from ondevice_sdk.replay import replay
 from ondevice_sdk.runtime.home import PrivateDirectory
 from ondevice_sdk.tasks import forms
 from ondevice_sdk.tasks.analyse import analyse as analyse_flow
@@ -149,7 +150,9 @@ class App:
         yield "no embedder", lambda: Client(self.order["model"], embedder="no-such-embedder").embed(text)
         yield "bytes", lambda: any_ai.summarise(text.encode())
         yield "tools", lambda: ai.generate(text, tools=[len])
-        yield "adapter", lambda: ai.generate(text, adapter=word["option"])
+        yield "adapter", lambda: ai.generate(text, adapter="no-such-adapter")
+        yield "wrong adapter", lambda: any_ai.generate(text, adapter=[text])
+        yield "quantise", lambda: ai.quantise(method="imatrix", text=text * 10)
         wrong: tuple[tuple[str, str], ...] = (
             *(("summarise", option) for option in ("style", "length", "format", "language", "seed", "context_tokens")),
             *(("generate", option) for option in ("max_tokens", "temperature", "top_k", "timeout", "nonsense")),
@@ -207,6 +210,19 @@ class App:
         self.record.value("tool call", [call, call.run(), call.reply(call.run())])
         return [answer, call, chat.send(call.reply(call.run()), **self.small)]
 
+    def receipted(self, ai: Client) -> object:
+        """A receipt that holds the texts shows none of them, nor does the error of one that was damaged."""
+        answer = ai.generate(self.prompt, instructions=self.system, stop=[self.words["stop"]], **self.small)
+        receipt = answer.receipt
+        assert receipt is not None
+        kept = receipt.to_json()
+        assert self.prompt in kept
+        self.record.value("receipt", [receipt, Receipt.from_json(kept)])
+        self.record.attempt("damaged receipt", lambda: Receipt.from_json(kept.replace('"salt"', '"sugar"')))
+        self.record.attempt("replay of another text", lambda: replay(receipt, ai, input=self.document))
+        self.record.value("replay", replay(receipt, ai))
+        return answer
+
     def talk(self, ai: Client) -> object:
         chat = ai.chat(self.system)
         answer = chat.send(self.prompt, **self.small)
@@ -251,6 +267,8 @@ class App:
         with Client(self.order["slow"] if self.order["echo"] else model) as ai:
             for number in SIGNALS:
                 self.use(f"killed by {number.name}", partial(self.killed, ai, number))
+        with Client(model, receipt_text=True) as ai:
+            self.use("text in the receipt", lambda: self.receipted(ai))
         self.use("closed", lambda: ai.generate(self.prompt))
         self.keep_prefixes(model)
         self.use("closed meanwhile", self.closed_meanwhile)

@@ -36,6 +36,9 @@ class Record:
                 self.error(f"{place} {number}", item)
             elif not isinstance(item, str):  # a text is the answer itself
                 self.note(f"{place} {type(item).__name__}", f"{item!r} {item!s} {item}")
+                receipt = getattr(item, "receipt", None)
+                if receipt is not None and receipt.text is None:  # with text it is as private as the answer
+                    self.note(f"receipt of {place}", receipt.to_json())
 
     def error(self, place: str, error: BaseException) -> None:
         """What is shown of an error and of all that it was raised from, also where that is hidden from tracebacks."""

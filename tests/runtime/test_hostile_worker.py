@@ -159,6 +159,10 @@ GARBAGE = [
     header('{"kind":"hello","seal":null}'),
     header('{"kind":"ready","context_tokens":-5,"max_sequences":1,"capabilities":[],"import_s":0.1,"load_s":0.1}'),
     header('{"kind":"ready","context_tokens":100,"max_sequences":1,"capabilities":[],"import_s":0.1,"load_s":-1}'),
+    header(
+        '{"kind":"ready","context_tokens":100,"max_sequences":1,"capabilities":[],"import_s":0.1,"load_s":1,'
+        '"template":"a text"}'
+    ),
     header('{"kind":"load_progress","fraction":7}'),
     header('{"kind":"refused","error":{"code":"nonsense"}}'),
 ]

@@ -20,6 +20,7 @@ from ondevice_sdk.backends.api import (
     Generated,
     Grammar,
     LoadOptions,
+    LocalAdapter,
     LocalModel,
     Message,
     PromptProgress,
@@ -94,13 +95,15 @@ MODEL = LocalModel("n", "int4", "gguf", "/p", "0" * 64, ("/p", "/q"))
 LOADS = [
     protocol.Load.of("m:B", MODEL, LoadOptions()),
     protocol.Load.of("m:B", MODEL, LoadOptions(2048, 4, 2, 64, "q8_0")),
+    protocol.Load.of("m:B", MODEL, LoadOptions(adapters=(LocalAdapter("a", "/a", "1" * 64, 5),) * 2)),
     protocol.Load.of("m:B", MODEL, LoadOptions(), protocol.Handed("/c", "c2VjcmV0", "prefix-state", "0" * 64, 1 << 30)),
 ]
 
 
 @pytest.mark.parametrize("load", LOADS)
 def test_the_message_that_loads_a_model_can_be_read_without_pydantic(load: protocol.Load) -> None:
-    assert protocol.load_from_app(only(protocol.to_worker(load), wire.TO_WORKER)) == load
+    assert (read := protocol.load_from_app(only(protocol.to_worker(load), wire.TO_WORKER))) == load
+    assert read.options(print).adapters == load.adapters
     code = """
 import sys
 from ondevice_sdk.runtime import protocol, wire
@@ -122,6 +125,7 @@ print("pydantic" in sys.modules)
         {"max_sequences": True},
         {"kv_type": "f99"},
         {"model": None},
+        {"adapters": [{"name": "a"}]},
         {"prefixes": {"directory": "/c"}},
         {"more": 1},
     ],

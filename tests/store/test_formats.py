@@ -23,7 +23,8 @@ def put(tmp_path: Path, data: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("file_type", "precision"), [(2, "int4"), (3, "int4"), (15, "int4"), (7, "int8"), (1, "other")]
+    ("file_type", "precision"),
+    [(2, "int4"), (3, "int4"), (15, "int4"), (7, "int8"), (0, "f32"), (1, "f16"), (32, "bf16"), (12, "other")],
 )
 def test_a_gguf_file(tmp_path: Path, file_type: int, precision: str) -> None:
     path = put(tmp_path, gguf(file_type=file_type))

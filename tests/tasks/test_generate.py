@@ -48,13 +48,12 @@ def test_options_reach_the_request() -> None:
         seed=3,
         stop="\n",
         stream=True,
-        adapter="mine",
     )
     assert (result.text, result.output, result.finish_reason) == ("hello", "hello", "length")
     (request,) = model.generations
     assert request.prompt == Chat((Message("system", "Be kind."), Message("user", "Hi")))
     assert (request.max_tokens, request.sampling.temperature, request.sampling.seed) == (5, 0.0, 3)
-    assert (request.stop, request.stream, request.adapter, request.grammar) == (("\n",), True, "mine", None)
+    assert (request.stop, request.stream, request.grammar) == (("\n",), True, None)
 
 
 def test_conversations_keep_every_turn() -> None:

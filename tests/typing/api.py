@@ -19,6 +19,7 @@ from ondevice_sdk import (
     JsonValue,
     Message,
     PrefixCache,
+    Receipt,
     Redaction,
     Selection,
     Sentiment,
@@ -27,6 +28,7 @@ from ondevice_sdk import (
     ToolCall,
     models,
 )
+from ondevice_sdk.replay import Replay, client_for, replay
 
 
 class Invoice(BaseModel):
@@ -105,6 +107,13 @@ async def asynchronous(ai: AsyncClient) -> None:
         assert_type((await typed.result()).output, Invoice)
     async for summary in ai.summarise_many(["a"]):
         assert_type(summary, Summary)
+
+
+def receipts(ai: Client, receipt: Receipt) -> None:
+    assert_type(ai.generate("prompt").receipt, Receipt | None)
+    assert_type(Receipt.from_json(receipt.to_json()), Receipt)
+    assert_type(replay(receipt, ai, input="prompt", output_type=Invoice, stop=["x"]), Replay)
+    assert_type(client_for(receipt, model="smollm2-135m-instruct"), Client)
 
 
 def store() -> None:

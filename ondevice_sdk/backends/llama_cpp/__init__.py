@@ -13,6 +13,7 @@ from ondevice_sdk.backends.api import (
     Backend,
     Calibrator,
     Capability,
+    Compressor,
     DeviceProfile,
     Footprint,
     KvType,
@@ -24,7 +25,8 @@ from ondevice_sdk.backends.api import (
 )
 from ondevice_sdk.backends.llama_cpp.sizes import DEFAULT_CONTEXT, ROWS_AT_A_TIME
 from ondevice_sdk.catalogue.gguf import read_header
-from ondevice_sdk.errors import BackendUnavailable, LoadFailed
+from ondevice_sdk.catalogue.lora import is_adapter
+from ondevice_sdk.errors import BackendUnavailable, LoadFailed, ModelUnsupported
 
 if TYPE_CHECKING:
     from ondevice_sdk.backends.llama_cpp.embedder import LlamaCppEmbedder
@@ -38,6 +40,8 @@ _PROCESS_BYTES = 76_000_000  # measured: Python, numpy and llama.cpp, before a m
 _WORD_BYTES = 100  # of the vocabulary in memory, per entry
 # Formats of weights that are measured, in the order of their importance.
 _CALIBRATED = ("Q4_K", "Q8_0", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "BF16", "F16")
+# What a precision usually means: the formats with the fastest kernels on the processors that were measured.
+_COMPRESSED = {"int4": "Q4_0", "int8": "Q8_0"}
 # Formats that are worth a trial as those of a copy: there are fast kernels for them on some processors.
 _RELAID = ("Q8_0", "Q4_0", "BF16", "F16")
 
@@ -54,23 +58,26 @@ class LlamaCppBackend(Backend):
         missing = [name for name in _NEEDED if not _installed(name)]
         if missing:
             return Probe(False, f"not installed: {', '.join(missing)}", _HINT)
-        capabilities = {*RUNNER_CAPABILITIES, Capability.CHAT, Capability.BATCH, Capability.EMBED}
+        capabilities = {*RUNNER_CAPABILITIES, Capability.CHAT, Capability.BATCH, Capability.EMBED, Capability.ADAPTER}
         if _installed("llguidance"):
             capabilities.add(Capability.SCHEMA)
         return Probe(True, capabilities=frozenset(capabilities))
 
     def estimate(self, shape: ModelShape, weights_bytes: int, options: LoadOptions) -> Footprint:
-        """Predict memory from the shape: weights once, the KV cache, llama.cpp's graph buffers and its vocabulary."""
+        """Predict memory: weights and adapters once, the KV cache, llama.cpp's graph buffers and its vocabulary."""
         context = options.context_tokens or min(shape.context_tokens, DEFAULT_CONTEXT)
         cache = shape.kv_bytes_per_token() * context
         if options.kv_type == "q8_0":
             cache = cache * 17 // 32  # blocks of 32 values have 34 bytes
+        elif options.kv_type == "f32":
+            cache *= 2
         rows = min(options.batch_tokens, context, ROWS_AT_A_TIME)
         # In f32: the two widest activations and some of the width, the scores of attention, logits of all sequences.
         scores = 0 if options.kv_type == "q8_0" else shape.heads * context  # flash attention has none
         activations = 4 * rows * (2 * shape.feed_forward + 4 * shape.width + scores)
         logits = 2 * 4 * options.max_sequences * shape.vocabulary
-        return Footprint(weights_bytes, cache, activations + logits + _WORD_BYTES * shape.vocabulary, _PROCESS_BYTES)
+        weights = weights_bytes + sum(adapter.size for adapter in options.adapters)
+        return Footprint(weights, cache, activations + logits + _WORD_BYTES * shape.vocabulary, _PROCESS_BYTES)
 
     def library(self) -> str:
         """The binding's version, which has llama.cpp inside."""
@@ -88,6 +95,18 @@ class LlamaCppBackend(Backend):
         if not all(map(_installed, _NEEDED)):
             return None
         return Relayer("ondevice_sdk.backends.llama_cpp.relayout:write", "gguf", _RELAID, _library())
+
+    def compressor(self) -> Compressor | None:
+        """Written by llama.cpp's own quantisation, with an importance matrix in its own format."""
+        if not all(map(_installed, (*_NEEDED, "gguf"))):
+            return None
+        return Compressor(
+            model_format="gguf",
+            library=_version(),
+            quantisations=_COMPRESSED,
+            writer="ondevice_sdk.backends.llama_cpp.compress:write",
+            importance="ondevice_sdk.backends.llama_cpp.importance:write",
+        )
 
     def import_runtime(self) -> None:
         """Import llama.cpp.
@@ -117,6 +136,9 @@ class LlamaCppBackend(Backend):
             header = read_header(model.path)
         except OSError as error:
             raise LoadFailed(f"the model file cannot be read: {error.strerror}") from error
+        if is_adapter(header):
+            hint = "install it with `ondevice models add`, and name it as adapter="
+            raise ModelUnsupported("this is an adapter and no model", architecture=header.architecture, hint=hint)
         if header.embeds:
             from ondevice_sdk.backends.llama_cpp.embedder import LlamaCppEmbedder
 
@@ -125,10 +147,14 @@ class LlamaCppBackend(Backend):
 
 
 def _library() -> str:
+    # What is measured depends on how the library is used, too.
+    return f"{_version()}, no flash attention"
+
+
+def _version() -> str:
     from importlib.metadata import version  # not needed where a model is loaded, and slow to import
 
-    # What is measured depends on how the library is used, too.
-    return f"llama.cpp {version('llama-cpp-python')}, no flash attention"
+    return f"llama.cpp {version('llama-cpp-python')}"
 
 
 def _installed(module: str) -> bool:

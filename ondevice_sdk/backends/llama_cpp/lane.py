@@ -57,6 +57,8 @@ class Lane:
         if options.kv_type == "q8_0":  # values of 8 bits need it
             params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
             params.type_k = params.type_v = llama_cpp.GGML_TYPE_Q8_0
+        elif options.kv_type == "f32":
+            params.type_k = params.type_v = llama_cpp.GGML_TYPE_F32
         params.swa_full = True  # a sliding-window cache could not give back an earlier prefix
         params.no_perf = True
         params.n_threads = params.n_threads_batch = options.threads
@@ -64,6 +66,7 @@ class Lane:
         if not self._context:
             raise LoadFailed("llama.cpp could not make a context", hint="use a smaller model, or a smaller context")
         self._memory = llama_cpp.llama_get_memory(self._context)
+        self._adapter: Any = None
         self.tokens: int = llama_cpp.llama_n_ctx(self._context)
         self.rows = rows = int(llama_cpp.llama_n_batch(self._context))
         self._tokens = np.zeros(rows, np.int32)
@@ -84,9 +87,14 @@ class Lane:
             setattr(self._batch, name, ctypes.cast(array.ctypes.data, fields[name]))
 
     def forward(
-        self, sequences: Sequence[int] | int, positions: Sequence[int], tokens: Sequence[int], logits: Sequence[bool]
+        self,
+        sequences: Sequence[int] | int,
+        positions: Sequence[int],
+        tokens: Sequence[int],
+        logits: Sequence[bool],
+        adapter: Any = None,
     ) -> NDArray[np.float32]:
-        """Run the rows; the logits are a view that the next call overwrites.
+        """Run the rows, with a loaded adapter; the logits are a view that the next call overwrites.
 
         Raises:
             GenerationFailed: llama.cpp reported an error.
@@ -94,6 +102,8 @@ class Lane:
         count = len(tokens)
         if count > self.rows:
             raise GenerationFailed(f"a batch has at most {self.rows} rows")
+        if adapter is not self._adapter:
+            self._use(adapter)
         self._tokens[:count] = tokens
         self._positions[:count] = positions
         self._sequences[:count] = sequences
@@ -115,6 +125,13 @@ class Lane:
         if all(address == addresses[0] + index * stride for index, address in enumerate(addresses)):
             return self._np.ctypeslib.as_array(pointers[0], (len(rows), self._vocabulary))
         return self._np.stack([self._np.ctypeslib.as_array(pointer, (self._vocabulary,)) for pointer in pointers])
+
+    def _use(self, adapter: Any) -> None:
+        count = 0 if adapter is None else 1
+        handles = (self._lib.llama_adapter_lora_p_ctypes * count)(*[adapter][:count])
+        if self._lib.llama_set_adapters_lora(self._context, handles, count, (ctypes.c_float * count)(*[1.0][:count])):
+            raise GenerationFailed("llama.cpp could not change the adapter")
+        self._adapter = adapter
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
         """Share cached positions [start, end); where every sequence has its own cells they are copied, from 0."""

@@ -35,6 +35,11 @@ def formats() -> frozenset[str]:
     return frozenset(_READERS)
 
 
+def steps(kind: str, data: NDArray[np.uint8]) -> Steps:
+    """The steps of blocks in a format of `formats()`; of larger blocks those of each 32 values."""
+    return _READERS[kind](data)
+
+
 def refine(kind: str, source: NDArray[np.uint8], rounded: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The blocks of Q8_0 that come nearest to some weights.
 
@@ -45,12 +50,12 @@ def refine(kind: str, source: NDArray[np.uint8], rounded: NDArray[np.uint8]) -> 
     """
     import numpy as np
 
-    steps = _READERS[kind](source)
-    low, high = steps.q.min(axis=1).astype(np.float64), steps.q.max(axis=1).astype(np.float64)
-    usable = steps.scale != 0
-    scale = np.where(usable, steps.scale, 1.0)
-    ratio = steps.least / scale
-    largest = np.maximum(np.abs(steps.scale * low + steps.least), np.abs(steps.scale * high + steps.least))
+    given = steps(kind, source)
+    low, high = given.q.min(axis=1).astype(np.float64), given.q.max(axis=1).astype(np.float64)
+    usable = given.scale != 0
+    scale = np.where(usable, given.scale, 1.0)
+    ratio = given.least / scale
+    largest = np.maximum(np.abs(given.scale * low + given.least), np.abs(given.scale * high + given.least))
     error = largest / (2 * _MOST)  # the most that usual rounding errs
     parts, shift = np.zeros(len(ratio), np.int64), np.zeros(len(ratio))
     step = np.zeros(len(ratio), np.float16)
@@ -60,7 +65,7 @@ def refine(kind: str, source: NDArray[np.uint8], rounded: NDArray[np.uint8]) -> 
             tried = (scale / r).astype(np.float16)
         wide = tried.astype(np.float64)
         # The error is linear in q: the ends of the block bound it.
-        ends = [np.abs(wide * (r * end + moved) - (scale * end + steps.least)) for end in (low, high)]
+        ends = [np.abs(wide * (r * end + moved) - (scale * end + given.least)) for end in (low, high)]
         erring = np.maximum(*ends)
         fits = usable & (r * low + moved >= -_MOST) & (r * high + moved <= _MOST)
         better = fits & (erring < error)
@@ -68,7 +73,7 @@ def refine(kind: str, source: NDArray[np.uint8], rounded: NDArray[np.uint8]) -> 
         parts, shift, step = np.where(better, r, parts), np.where(better, moved, shift), np.where(better, tried, step)
     made = rounded.reshape(-1, BYTES).copy()
     chosen = parts > 0
-    values = parts[chosen, None] * steps.q[chosen] + shift[chosen, None].astype(np.int64)
+    values = parts[chosen, None] * given.q[chosen] + shift[chosen, None].astype(np.int64)
     made[chosen, :2] = step[chosen].astype("<f2").view(np.uint8).reshape(-1, 2)
     made[chosen, 2:] = values.astype(np.int8).view(np.uint8)
     return made.reshape(-1)

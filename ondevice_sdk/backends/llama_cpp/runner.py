@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ondevice_sdk.backends.api import Batch, LoadOptions, LocalModel, ModelRunner, Segment
+from ondevice_sdk.backends.api import Batch, Capability, LoadOptions, LocalModel, ModelRunner, Segment
 from ondevice_sdk.backends.llama_cpp import log
+from ondevice_sdk.backends.llama_cpp.adapters import Adapters
 from ondevice_sdk.backends.llama_cpp.lane import Lane, LaneOptions
 from ondevice_sdk.backends.llama_cpp.sizes import DEFAULT_CONTEXT
 from ondevice_sdk.backends.llama_cpp.vocabulary import Vocabulary
@@ -35,6 +36,7 @@ class LlamaCppRunner(ModelRunner):
     """One loaded GGUF model with a KV cache that all its sequences share."""
 
     isolated_sequence: int
+    special_capabilities = frozenset({Capability.ADAPTER})
 
     def __init__(self, model: LocalModel, header: GgufHeader, options: LoadOptions) -> None:
         import llama_cpp
@@ -45,12 +47,14 @@ class LlamaCppRunner(ModelRunner):
         self._model: Any = None
         self._shared: Lane | None = None
         self._isolated: Lane | None = None
+        self._adapters: Adapters | None = None
         try:
             with log.captured() as lines:
                 self._model = load_model(model.path, header, options)
                 if not self._model:
                     raise load_error(lines)
                 self._describe(header)
+                self._adapters = Adapters(self._model, model.files or (model.path,), options.adapters)
                 self._open_context(options, lines)
                 self.state_version = self._state_version(header)
         except BaseException:
@@ -131,12 +135,19 @@ class LlamaCppRunner(ModelRunner):
 
     def forward(self, batch: Batch) -> NDArray[np.float32]:
         """See `ModelRunner.forward`; the array is a view of llama.cpp's own buffer."""
-        if self._shared is None:
+        if self._shared is None or self._adapters is None:
             raise GenerationFailed("the model is closed")
+        adapter = self._adapters.handle(batch.adapter)
         if self.isolated_sequence in batch.sequences:
             lane = self._isolated_lane(max(batch.positions) + 1)
-            return lane.forward(0, batch.positions, batch.tokens, batch.logits)
-        return self._shared.forward(batch.sequences, batch.positions, batch.tokens, batch.logits)
+            return lane.forward(0, batch.positions, batch.tokens, batch.logits, adapter)
+        return self._shared.forward(batch.sequences, batch.positions, batch.tokens, batch.logits, adapter)
+
+    def adapter_digest(self, name: str) -> str:
+        """See `ModelRunner.adapter_digest`."""
+        if self._adapters is None:
+            raise ConfigurationError("the model is closed")
+        return self._adapters.digest(name)
 
     def arrange(self, parts: int) -> None:
         """See `ModelRunner.arrange`.
@@ -223,11 +234,14 @@ class LlamaCppRunner(ModelRunner):
             return lltokenizer_from_vocab(self._vocab, eos_token=ends)
 
     def close(self) -> None:
-        """Free the contexts and the weights; may be called twice."""
+        """Free the contexts, the adapters and the weights; may be called twice."""
         for lane in (self._shared, self._isolated):
             if lane is not None:
                 lane.close()
         self._shared = self._isolated = None
+        if self._adapters is not None:
+            self._adapters.close()
+            self._adapters = None
         if self._model:
             self._lib.llama_model_free(self._model)
             self._model = None

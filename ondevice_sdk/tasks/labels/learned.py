@@ -34,6 +34,12 @@ class Learned:
     def __init__(self) -> None:
         self._held: dict[bytes, Lean] = {}
         self._lock = threading.Lock()
+        self._apart: dict[str, Learned] = {}
+
+    def apart(self, adapter: str) -> Learned:
+        """What holds for the model with an adapter, by its digest: it leans in its own way."""
+        with self._lock:
+            return self._apart.setdefault(adapter, Learned())
 
     def get(self, key: bytes) -> Lean | None:
         """What was kept under a key."""

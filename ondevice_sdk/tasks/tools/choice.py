@@ -38,7 +38,7 @@ _VERBS: Final = frozenset(
 )
 
 
-def choose(request: str, offers: Sequence[Offer], adapter: str | None) -> Flow[tuple[Offer | None, Usage]]:
+def choose(request: str, offers: Sequence[Offer]) -> Flow[tuple[Offer | None, Usage]]:
     """The tool that serves a request; None where none seems to."""
     weighed = _ends(request)
     words = frozenset(words_of(weighed))
@@ -54,7 +54,7 @@ def choose(request: str, offers: Sequence[Offer], adapter: str | None) -> Flow[t
     rivals = [offer for offer, shared in fitting if shared > best - _RIVAL]
     if len(rivals) == 1:
         return rivals[0], Usage()
-    results = yield Step(tuple(Score(_frame(offer), (f" {weighed}",), adapter=adapter) for offer in rivals), "choosing")
+    results = yield Step(tuple(Score(_frame(offer), (f" {weighed}",)) for offer in rivals), "choosing")
     usage = Usage()
     likelihoods: list[float] = []
     for result in results:

@@ -29,7 +29,7 @@ _SHOWN: Final = (
 
 
 def call_tool(
-    messages: Sequence[Message], offers: Sequence[Offer], *, max_tokens: int, adapter: str | None, deterministic: bool
+    messages: Sequence[Message], offers: Sequence[Offer], *, max_tokens: int, deterministic: bool
 ) -> Flow[tuple[Generation[Any] | None, Usage]]:
     """Propose a call, where one of the tools serves the last request; None where the answer is a text.
 
@@ -44,7 +44,7 @@ def call_tool(
     if not open_to_ask:
         return None, Usage()
     try:
-        offer, usage = yield from choose(request[0], open_to_ask, adapter)
+        offer, usage = yield from choose(request[0], open_to_ask)
     except Cancelled:
         return Generation("", None, Usage(), "cancelled"), Usage()
     if offer is None:
@@ -53,7 +53,7 @@ def call_tool(
     schema = narrowed(offer.schema, Evidence.of(text))
     grammar = Grammar("json_schema", source=json.dumps(schema, separators=(",", ":")))
     prompt = _prompt(offer, schema, text)
-    writing = Generate(prompt, max_tokens, GREEDY, grammar=grammar, deterministic=deterministic, adapter=adapter)
+    writing = Generate(prompt, max_tokens, GREEDY, grammar=grammar, deterministic=deterministic)
     (result,) = yield Step((writing,), "calling")
     if not isinstance(result, Generated):
         raise GenerationFailed("the engine answered a generation with something else")

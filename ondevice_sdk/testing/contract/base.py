@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -18,6 +19,7 @@ from ondevice_sdk.backends.api import (
     Generate,
     Generated,
     LoadOptions,
+    LocalAdapter,
     LocalModel,
     Raw,
     Score,
@@ -47,12 +49,13 @@ class ContractBase(Guarded):
     Attributes:
         options: how the model is loaded; a model of fewer tokens needs a smaller context, of at least 512.
         prompt: what the model goes on with; it should write some words after it.
-        unread_files: names of files in the model's folder that the backend does not need, and so cannot find damaged.
+        unread_files: names of files in the model's folder that the backend does not need, and so cannot find damaged;
+            each with the reason. The first file is needed.
     """
 
     options: ClassVar[LoadOptions] = LoadOptions(context_tokens=1024, max_sequences=4, threads=1, batch_tokens=128)
     prompt: ClassVar[Raw] = raw("The quick brown fox jumps over the lazy dog. The quick brown")
-    unread_files: ClassVar[frozenset[str]] = frozenset()
+    unread_files: ClassVar[Mapping[str, str]] = {}
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
@@ -83,15 +86,16 @@ class ContractBase(Guarded):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def adapter(cls) -> str:
-        """The name of an adapter that fits the model, for a backend that claims adapters."""
-        raise NotImplementedError("the engine claims adapters: override the fixture `adapter`")
+    def adapter(cls) -> LocalAdapter | None:
+        """An adapter that fits the model and changes what it writes after `prompt`, for a backend that claims them."""
+        return None
 
     @pytest.fixture(scope="class")
     @classmethod
-    def engine(cls, backend: Backend, model: LocalModel) -> Iterator[Engine]:
+    def engine(cls, backend: Backend, model: LocalModel, adapter: LocalAdapter | None) -> Iterator[Engine]:
         """The model, loaded once for all tests."""
-        engine = as_engine(backend.load(model, cls.options))
+        adapters = () if adapter is None else (adapter,)
+        engine = as_engine(backend.load(model, replace(cls.options, adapters=adapters)))
         yield engine
         engine.close()
 

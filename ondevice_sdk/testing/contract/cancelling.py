@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from ondevice_sdk.backends.api import GREEDY, Capability, Done, Engine, Event, Failed, Generate, Score, TextDelta
+from ondevice_sdk.backends.api import (
+    GREEDY,
+    Capability,
+    Done,
+    Engine,
+    Event,
+    Failed,
+    Generate,
+    Score,
+    TextDelta,
+    Tokenize,
+)
 from ondevice_sdk.errors import ConfigurationError
 from ondevice_sdk.testing import drain
-from ondevice_sdk.testing.contract.base import ContractBase, generated, last, prompt_of, raw, streamed
+from ondevice_sdk.testing.contract.base import ContractBase, counts, generated, last, prompt_of, raw, streamed
 from ondevice_sdk.testing.contract.guard import part
 
 
@@ -25,6 +36,28 @@ class Cancelling(ContractBase):
         assert (end.finish_reason, end.text) == ("cancelled", "")
         assert not engine.busy
         generated(engine, Generate(self.prompt, 2, GREEDY))
+
+    def test_a_cancelled_prompt_leaves_no_trace(self, engine: Engine) -> None:
+        """The same prompt is answered as ever after it was given up in its middle, while others were writing."""
+        phrases = [f"{number} is followed by {number + 1}," for number in range(100)]
+        texts = [" ".join(phrases[:count]) for count in range(1, 101)]
+        sizes = counts(engine, Tokenize(texts=tuple(texts)))
+        text = texts[max(1, sum(size <= engine.context_tokens // 2 for size in sizes)) - 1]
+        asked = Generate(raw(text), 8, GREEDY, ignore_eos=True)
+        engine.forget()
+        alone = generated(engine, asked).text
+        engine.forget()
+        others = [f"other{number}" for number in range(min(2, engine.max_sequences - 1))]
+        for name in others:
+            engine.add_request(name, Generate(self.prompt, 60, GREEDY, ignore_eos=True))
+            engine.step(64)
+        engine.add_request("a", asked)
+        engine.step(64)
+        for name in ("a", *others):
+            engine.abort_request(name)
+        engine.step(64)
+        assert not engine.busy
+        assert generated(engine, asked).text == alone
 
     def test_cancel_while_writing(self, engine: Engine) -> None:
         """The partial text is kept, and is what was streamed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -17,16 +18,28 @@ from ondevice_sdk.backends.api import (
     Embedded,
     Engine,
     Generate,
+    LocalAdapter,
     LocalModel,
     Message,
     Raw,
     Score,
+    Scored,
     Segment,
     Tokenize,
 )
 from ondevice_sdk.errors import ConfigurationError
-from ondevice_sdk.testing import answer, as_engine
-from ondevice_sdk.testing.contract.base import DEVICE, ContractBase, assert_refused, counts, generated, raw, scored
+from ondevice_sdk.testing import answer, as_engine, drain
+from ondevice_sdk.testing.contract.base import (
+    DEVICE,
+    ContractBase,
+    assert_refused,
+    counts,
+    exact,
+    generated,
+    last,
+    raw,
+    scored,
+)
 from ondevice_sdk.testing.contract.crowds import NOISE
 from ondevice_sdk.testing.contract.guard import part
 
@@ -69,17 +82,26 @@ class Capabilities(ContractBase):
         else:
             assert_refused(engine, request, Capability.DETERMINISTIC)
 
-    def test_adapter(self, engine: Engine, request: pytest.FixtureRequest) -> None:
-        """An adapter that is there changes what is written; one that is not is an error."""
-        plain = Generate(self.prompt, 12, GREEDY, ignore_eos=True)
+    def test_adapter(self, engine: Engine, adapter: LocalAdapter | None) -> None:
+        """An adapter changes what is written, also beside requests without it; one that is not there is an error."""
+        plain = Generate(self.prompt, 12, GREEDY, ignore_eos=True, deterministic=exact(engine))
         if Capability.ADAPTER not in engine.capabilities:
             assert_refused(engine, Generate(self.prompt, 2, GREEDY, adapter="x"), Capability.ADAPTER)
             if Capability.SCORE in engine.capabilities:
                 assert_refused(engine, Score(self.prompt, ("a",), adapter="x"), Capability.ADAPTER)
             return
-        name: str = request.getfixturevalue("adapter")
-        adapted = generated(engine, Generate(self.prompt, 12, GREEDY, ignore_eos=True, adapter=name))
-        assert adapted.text != generated(engine, plain).text
+        assert adapter is not None, "adapters are claimed and not tested: override the fixture `adapter`"
+        adapted = replace(plain, adapter=adapter.name)
+        alone = [generated(engine, each).text for each in (plain, adapted)]
+        assert alone[0] != alone[1]
+        events = drain(engine, {"plain": plain, "adapted": adapted})
+        if exact(engine):
+            assert [last(events[name]).text for name in ("plain", "adapted")] == alone
+        if Capability.SCORE in engine.capabilities:
+            scores = [answer(engine, Score(self.prompt, (" red",), adapter=name)) for name in (None, adapter.name)]
+            logprobs = [each.logprobs[0] for each in scores if isinstance(each, Scored)]
+            assert len(logprobs) == 2
+            assert abs(logprobs[0] - logprobs[1]) > NOISE
         with pytest.raises(ConfigurationError):
             answer(engine, Generate(self.prompt, 2, GREEDY, adapter="there is none of this name"))
 

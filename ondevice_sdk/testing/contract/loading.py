@@ -38,8 +38,11 @@ class Loading(ContractBase):
     def test_damaged_file_is_refused(self, backend: Backend, model: LocalModel, tmp_path: Path, damage: str) -> None:
         """A file that is not whole is an error of the SDK, not a crash; of a folder, each file in its turn."""
         files = [Path(each) for each in model.files or (model.path,)]
+        reasons = self.unread_files
+        assert files[0].name not in reasons, "a backend reads the first file"
+        assert all(reason.strip() for reason in reasons.values()), "each file that is not read has a reason"
         for at, victim in enumerate(files):
-            if victim.name in self.unread_files or (damage == "half" and is_code(victim)):
+            if victim.name in reasons or (damage == "half" and is_code(victim)):
                 continue  # the system ends a process that maps half a library; the store has checked its digest
             folder = tmp_path / str(at)
             broken = _relocated(model, folder)

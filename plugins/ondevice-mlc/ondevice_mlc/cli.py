@@ -27,7 +27,7 @@ def compile_model(
     to: Annotated[str, typer.Option(help="The precision of the weights: int4 or int8.")] = "int4",
     target: Annotated[
         Optional[str],  # noqa: UP045  # typer reads the annotation
-        typer.Option(help="A TVM target to compile for instead of this processor; handed on as it is, untested."),
+        typer.Option(help="A TVM target instead of this processor, as JSON or a tag; handed on as it is, untested."),
     ] = None,
     again: Annotated[bool, typer.Option("--again", help="Compile although this was done here before.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,

@@ -33,8 +33,8 @@ def chat_template(folder: Folder) -> str | None:
             raise ModelCorrupt(f"{TEMPLATE_FILE} cannot be read as text") from error
     own = tokenizer_config(folder).get("chat_template")
     if isinstance(own, list):  # several, by name
-        named = {each.get("name"): each.get("template") for each in own if isinstance(each, dict)}
-        own = named.get("default")
+        named = [each for each in own if isinstance(each, dict) and each.get("name") == "default"]
+        own = named[0].get("template") if named else None
     if isinstance(own, str) and own:
         return own
     fields = folder.config.get("conv_template")

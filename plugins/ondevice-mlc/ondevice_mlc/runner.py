@@ -46,16 +46,14 @@ class MlcRunner(ModelRunner):
         self._describe(found, self._library.metadata)
         self._choose_sizes(self._library.metadata, options)
         runtime.use_threads(options.threads or _usable_cores())
-        listed = self._library.metadata.get("params")
-        if not isinstance(listed, list):
-            raise ModelCorrupt("the compiled library does not list its parameters")
-        loaded = weights.load(found, listed, lambda share: report(_WEIGHTS_SHARE * share))
+        wanted = weights.parameters(self._library.metadata, self.vocabulary)
+        loaded = weights.load(found, wanted, lambda share: report(_WEIGHTS_SHARE * share))
         self._packed: Any = runtime.packed(loaded)  # all parameters as one argument
-        self._embed = self._library.require("embed")
-        self._batch_prefill = self._library.require("batch_prefill")
-        self._batch_decode = self._library.require("batch_decode")
-        self._decode = self._library.get("decode") or self._batch_decode
-        self._reshape = runtime.function("vm.builtin.reshape")
+        self._embed: Any = self._library.require("embed")
+        self._batch_prefill: Any = self._library.require("batch_prefill")
+        self._batch_decode: Any = self._library.require("batch_decode")
+        self._decode: Any = self._library.get("decode") or self._batch_decode
+        self._reshape: Any = runtime.function("vm.builtin.reshape")
         self._shared: Cache | None = self._cache(self.max_sequences)
         self._isolated: Cache | None = None
         report(1.0)
@@ -75,7 +73,8 @@ class MlcRunner(ModelRunner):
                 hint="compile the model on this machine: ondevice mlc compile MODEL --again",
             )
         inner = found.config.get("model_config")
-        self.vocabulary = number(found.config if "vocab_size" in found.config else inner or {}, "vocab_size")
+        inner = inner if isinstance(inner, dict) else {}
+        self.vocabulary = number(found.config if "vocab_size" in found.config else inner, "vocab_size")
         if self._words.size > self.vocabulary:
             raise ModelCorrupt("the tokeniser has more words than the model")
         begin = found.config.get("bos_token_id")
@@ -111,7 +110,8 @@ class MlcRunner(ModelRunner):
         }
         stops = template.get("stop_str")
         stops = stops if isinstance(stops, list) else [stops]
-        return frozenset(found | {self._words.control[stop] for stop in stops if stop in self._words.control})
+        named = {self._words.control.get(stop) for stop in stops if isinstance(stop, str)}
+        return frozenset(found | {token for token in named if token is not None})
 
     def _choose_sizes(self, metadata: Mapping[str, Any], options: LoadOptions) -> None:
         trained = number(metadata, "context_window_size")
@@ -119,14 +119,12 @@ class MlcRunner(ModelRunner):
         if wanted < 1 or options.max_sequences < 1 or options.batch_tokens < 1:
             raise ConfigurationError("context_tokens, max_sequences and batch_tokens must be at least 1")
         most = number(metadata, "max_batch_size", _MAX_LOGITS)
-        if options.max_sequences > most:
-            raise ConfigurationError(f"the library runs at most {most} sequences")
         self.cache_tokens = wanted
         self.context_tokens = min(wanted, trained)
-        self.max_sequences = options.max_sequences
+        self.max_sequences = min(options.max_sequences, most)
         self.max_batch_tokens = min(options.batch_tokens, wanted, number(metadata, "prefill_chunk_size"))
         self.max_logits = min(_MAX_LOGITS, most)
-        self.isolated_sequence = options.max_sequences
+        self.isolated_sequence = self.max_sequences
 
     def _cache(self, sequences: int) -> Cache:
         assert self._library is not None
@@ -221,6 +219,8 @@ class MlcRunner(ModelRunner):
     def close(self) -> None:
         """Free the cache and the weights; may be called twice."""
         self._shared = self._isolated = self._library = self._packed = None
+        # Each function of the library keeps its virtual machine, with all memory that that has pooled.
+        self._embed = self._batch_prefill = self._batch_decode = self._decode = self._reshape = None
 
 
 def _usable_cores() -> int:

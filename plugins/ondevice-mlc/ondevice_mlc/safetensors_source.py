@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ondevice_mlc.architecture.config import ModelConfig
 from ondevice_mlc.conversation import TEMPLATE_FILE
 from ondevice_mlc.folder import TOKENIZER, TOKENIZER_CONFIG, read_json
+from ondevice_mlc.quantisation import groups
 from ondevice_mlc.sources import Source
 from ondevice_sdk.errors import LoadFailed, ModelCorrupt, ModelUnsupported
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _TYPES: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MOST_HEADER: Final = 1 << 26  # bytes
+_INDEX: Final = "model.safetensors.index.json"
+_COMPUTED: Final = ".rotary_emb.inv_freq"  # what old files hold though it follows from the configuration
 _SAME: Final = {"mistral": "llama"}  # architectures that compute the same, by their names
 
 
@@ -52,11 +55,20 @@ class SafetensorsSource(Source):
         self.config = ModelConfig.from_json(_SAME.get(kind, kind), config)
         self._settings = config
         self._tensors: dict[str, _Tensor] = {}
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise ModelCorrupt("the folder has no safetensors file")
-        for file in files:
+        for file in _files(folder):
             self._tensors.update(_read(file))
+        self._check_tensors()
+
+    def _check_tensors(self) -> None:
+        """A tensor that nothing here uses belongs to a model that computes something else."""
+        used = {name for group in groups(self.config, "int8") for name in group.sources}
+        if self.config.tie_word_embeddings:
+            used.add("lm_head.weight")  # the table of words once more
+        for name in self._tensors:
+            if name not in used and not name.endswith(_COMPUTED):
+                raise ModelUnsupported(
+                    f"models with {name[:80]} are not supported", architecture=self.config.model_type
+                )
 
     def size(self, name: str) -> int:
         """See `Source.size`."""
@@ -105,6 +117,26 @@ class SafetensorsSource(Source):
         end = end.get("content") if isinstance(end, dict) else end
         added = read_json(self._folder / TOKENIZER).get("added_tokens") or []
         return next((each["id"] for each in added if each.get("content") == end), None)
+
+
+def _files(folder: Path) -> list[Path]:
+    """Those that hold the model. Others may lie beside them: the same model in another form, an adapter."""
+    index = folder / _INDEX
+    if index.is_file():
+        listed = read_json(index).get("weight_map")
+        names = {*listed.values()} if isinstance(listed, dict) and all(map(_is_name, listed.values())) else set()
+        if not names:
+            raise ModelCorrupt(f"{_INDEX} lists no files")
+        return [folder / name for name in sorted(names)]
+    whole = folder / "model.safetensors"
+    files = [whole] if whole.is_file() else sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelCorrupt("the folder has no safetensors file")
+    return files
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value.endswith(".safetensors") and Path(value).name == value
 
 
 def _read(path: Path) -> dict[str, _Tensor]:

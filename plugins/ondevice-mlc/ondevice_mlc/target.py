@@ -26,6 +26,7 @@ _FLAGS: Final = {
     "x86-64-v4": ("avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"),
 }
 _LLVM_NAMES: Final = {"x86-64-v3": "avx2", "x86-64-v4": "avx512vl"}  # the feature that stands for a level
+_EXAMPLE: Final = 'write it as JSON: {"kind": "llvm", "mcpu": "x86-64-v3"}'
 _FLAG_NAMES: Final = {"avx512vnni": "avx512_vnni", "avxvnni": "avx_vnni"}
 
 
@@ -42,7 +43,7 @@ def target_string(target: str | None) -> str:
     try:
         parsed = tvm.target.Target(json.loads(target) if target.lstrip().startswith("{") else target)
     except Exception as error:
-        raise ConfigurationError("TVM does not know this target") from error
+        raise ConfigurationError("TVM does not know this target", hint=_EXAMPLE) from error
     if parsed.kind.name != "llvm":
         raise ConfigurationError("models are compiled for processors only")
     return _string(parsed)
@@ -104,10 +105,10 @@ def _kernel_agrees(flags: tuple[str, ...]) -> bool:
 
 
 def _string(target: Any) -> str:
-    options = {"kind": target.kind.name}
-    for name in ("mcpu", "mtriple"):
-        if name in target.attrs:
-            options[name] = str(target.attrs[name])
-    if "mattr" in target.attrs:
-        options["mattr"] = [str(each) for each in target.attrs["mattr"]]
-    return json.dumps(options, sort_keys=True)
+    return json.dumps(_given(json.loads(str(target))), sort_keys=True)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    """All that makes a target, without what TVM concludes from it and its name."""
+    kept = {key: value for key, value in options.items() if key != "tag" and not key.startswith("feature.")}
+    return {key: _given(value) if key == "host" else value for key, value in kept.items()}

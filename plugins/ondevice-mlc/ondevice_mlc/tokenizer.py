@@ -11,6 +11,7 @@ from ondevice_sdk.backends.api import Segment
 from ondevice_sdk.errors import ModelCorrupt, ModelUnsupported
 
 SPACE: Final = "\u2581"  # how SentencePiece writes a space
+_MOST_TOKENS: Final = 1 << 24  # what a file says decides how much memory is taken
 _BYTE: Final = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -32,6 +33,8 @@ class Vocabulary:
         try:
             added = [(int(each["id"]), str(each["content"]), bool(each.get("special"))) for each in _added(description)]
             words = _words(description)
+            if not all(_is_token(token) for token in (*words.values(), *(token for token, _, _ in added))):
+                raise ValueError
             # Without the added tokens it sees nothing but text; without the processor it adds nothing.
             plain = {**description, "added_tokens": [], "post_processor": None, "truncation": None, "padding": None}
             self._tokenizer = Tokenizer.from_str(json.dumps(plain, ensure_ascii=False))
@@ -140,12 +143,14 @@ def _words(description: Mapping[str, Any]) -> dict[str, int]:
     model = description["model"]
     vocabulary = model["vocab"]
     if isinstance(vocabulary, dict):
-        if not all(isinstance(token, int) and 0 <= token < 1 << 24 for token in vocabulary.values()):
-            raise TypeError
         return vocabulary
     if model.get("type") == "Unigram":
         return {str(word): token for token, (word, _) in enumerate(vocabulary)}
     raise TypeError
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < _MOST_TOKENS
 
 
 def _to_bytes(description: Mapping[str, Any]) -> Callable[[str], bytes]:
@@ -174,7 +179,8 @@ def _before(part: Any) -> str:
     if isinstance(layout, list) and layout and isinstance(layout[0], dict):
         token = layout[0].get("SpecialToken")
         return str(token.get("id")) if isinstance(token, dict) else ""
-    return next(filter(None, map(_before, part.get("processors") or ())), "")
+    parts = part.get("processors")
+    return next(filter(None, map(_before, parts if isinstance(parts, list) else ())), "")
 
 
 def _kinds(part: Any) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,8 +15,39 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_TABLE: Final = "embed_tokens"  # what the table of words is called, also by upstream
 _CHUNK: Final = 1 << 22  # bytes hashed at a time
 _HASHERS: Final = 2  # files that are hashed side by side
+
+
+def parameters(metadata: Mapping[str, Any], vocabulary: int) -> list[dict[str, Any]]:
+    """Name, shape and type of each parameter of a library, in its order.
+
+    Upstream's libraries run with any number of words: that dimension has a name in their metadata.
+
+    Args:
+        metadata: what the library says of itself.
+        vocabulary: how many words the folder says that the model has.
+
+    Raises:
+        ModelCorrupt: the library has another number of words, or does not describe its parameters. Tokens are places
+            in the table of words, and compiled code does not look whether it reads past its end.
+    """
+    try:
+        found = [
+            {**each, "shape": [vocabulary if size == "vocab_size" else size for size in each["shape"]]}
+            for each in metadata["params"]
+        ]
+        rows = {each["shape"][0] for each in found if _TABLE in each["name"]}
+    except (KeyError, TypeError, IndexError) as error:
+        raise ModelCorrupt("the compiled library does not describe its parameters") from error
+    if rows != {vocabulary}:
+        raise ModelCorrupt(
+            "the library was compiled for another number of words than the folder says",
+            expected=", ".join(map(str, rows)) or f"a parameter {_TABLE}",
+            actual=str(vocabulary),
+        )
+    return found
 
 
 def load(folder: Folder, wanted: Sequence[Any], on_progress: Callable[[float], None]) -> list[Any]:

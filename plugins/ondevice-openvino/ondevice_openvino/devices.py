@@ -10,8 +10,7 @@ from typing import Final
 
 VARIABLE: Final = "ONDEVICE_OPENVINO_DEVICE"
 _NAME: Final = re.compile(r"(?:CPU|(?:GPU|NPU)(?:\.\d+)?|AUTO(?::[A-Z]+(?:\.\d+)?(?:,[A-Z]+(?:\.\d+)?)*)?)")
-# Where Linux shows what the GPU and NPU drivers serve.
-_NODES: Final = {"GPU": ("/dev/dri", "renderD*"), "NPU": ("/dev/accel", "accel*")}
+_NODES: Final = {"GPU": ("/dev/dri", "renderD*")}  # where Linux shows what the drivers serve
 
 
 def chosen() -> str:
@@ -22,7 +21,9 @@ def chosen() -> str:
 def obstacle(name: str) -> str:
     """Why nothing can run on a device, as far as can be seen without OpenVINO; empty if nothing speaks against it."""
     if not _NAME.fullmatch(name):
-        return f"{VARIABLE} names no device that OpenVINO knows: CPU, GPU, GPU.1, NPU, AUTO ..."
+        return f"{VARIABLE} names no device that OpenVINO knows: CPU, GPU, GPU.1, AUTO ..."
+    if "NPU" in name:  # its pipeline for one there is another, for one request at a time
+        return "OpenVINO GenAI's continuous batching, on which this backend is built, runs on CPU and GPU and on no NPU"
     kind = name.partition(".")[0]
     if kind in _NODES and sys.platform == "linux":
         folder, pattern = _NODES[kind]

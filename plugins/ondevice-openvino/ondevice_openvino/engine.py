@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ondevice_openvino.form import Forms
-from ondevice_openvino.jobs import Generation, Job, Run
+from ondevice_openvino.jobs import Generation, Job, Run, foresee
 from ondevice_openvino.ledger import BLOCK, Ledger
 from ondevice_openvino.pipeline import Output, Pipeline, Sizes
 from ondevice_openvino.scoring import Known, Scoring
@@ -79,6 +79,7 @@ class OpenVinoEngine(Engine):
         self._ledger = Ledger(sizes.blocks - sizes.sequences)
         self._known = Known()
         self._jobs: list[Job] = []  # in their order
+        self._left: list[Run] = []  # of jobs that ended while these were in the midst of a block: see `_release`
         self._instant: list[tuple[str, Tokenize]] = []
         self._events: list[Event] = []
         self._aborted: set[str] = set()
@@ -90,6 +91,7 @@ class OpenVinoEngine(Engine):
         capabilities.add(Capability.PREFIX_CACHE)
         if sizes.sequences > 1:
             capabilities.add(Capability.BATCH)
+        self.chat_template = vocabulary.chat_template
         if vocabulary.chat_template is not None:
             capabilities.add(Capability.CHAT)
         self.capabilities = frozenset(capabilities)
@@ -135,10 +137,11 @@ class OpenVinoEngine(Engine):
         self._answer_instant(events)
         if self._jobs:
             self._admit(events)
-            runs = [run for job in self._jobs for run in job.running]
+            self._jobs = [job for job in self._jobs if not job.finished]  # some may have been refused
+            runs = self._running()
             if runs:
                 self._pass(runs, events)
-        elif self._loaded is not None:
+        elif self._loaded is not None and not self._left:
             self._loaded.pipeline.settle()
         return events
 
@@ -148,7 +151,7 @@ class OpenVinoEngine(Engine):
         There is no other way to empty the pipeline's prefix cache, nor the words that its tokeniser remembers.
         """
         while self._jobs:
-            self._events += self.step(self._sizes.rows)
+            self._events = [*self.step(self._sizes.rows)]  # which begins with those that were kept
         self._forms.forget()
         if not self._closed:
             self._drop_pipeline()
@@ -173,8 +176,12 @@ class OpenVinoEngine(Engine):
 
     def _drop_pipeline(self) -> None:
         self._loaded = None
+        self._left.clear()
         self._ledger.clear()
         self._known.clear()
+
+    def _running(self) -> list[Run]:
+        return self._left + [run for job in self._jobs for run in job.running]
 
     def _ids(self) -> Iterable[str]:
         yield from (job.request_id for job in self._jobs)
@@ -271,7 +278,7 @@ class OpenVinoEngine(Engine):
     def _admit(self, events: list[Event]) -> None:
         """Give the pipeline what it has room for; what does not fit yet is not overtaken."""
         pipeline = self._load().pipeline
-        running = [run for job in self._jobs for run in job.running]
+        running = self._running()
         free = self._sizes.blocks - sum(_blocks(run) for run in running)
         places = self._sizes.sequences - len(running)
         for job in list(self._jobs):
@@ -283,6 +290,7 @@ class OpenVinoEngine(Engine):
                     break  # it is added when the other is read
                 job.pending.popleft()
                 run.read = self._ledger.cached(run.tokens)
+                run.exact = not self._ledger.begun(run.tokens, run.read)
                 if job.cached is None:
                     job.cached = run.read
                 run.number = self._runs = self._runs + 1
@@ -298,7 +306,7 @@ class OpenVinoEngine(Engine):
 
     def _pass(self, runs: list[Run], events: list[Event]) -> None:
         pipeline = self._load().pipeline
-        self._foresee(runs)
+        foresee(runs, self._sizes.rows)
         start = time.perf_counter()
         try:
             pipeline.step()
@@ -317,17 +325,23 @@ class OpenVinoEngine(Engine):
                 if job.finished:
                     break
         self._jobs = [job for job in self._jobs if not job.finished]
-        if not self._jobs:
+        for run in list(self._left):
+            output = pipeline.read(run.handle)
+            if output.tokens and not output.ended:
+                pipeline.drop(run.handle)
+            if output.tokens or output.ended:
+                self._left.remove(run)
+            if output.tokens:
+                self._end_reading(run)
+        if not self._jobs and not self._left:
             pipeline.settle()
 
-    def _foresee(self, runs: Iterable[Run]) -> None:
-        """What the pipeline will read in its next step: answers first, then prompts in their order."""
-        room = self._sizes.rows - sum(not run.reading for run in runs)
-        for run in sorted(runs, key=lambda run: run.number):
-            if run.reading:
-                count = max(0, min(room, len(run.tokens) - run.read))
-                run.read += count
-                room -= count
+    def _end_reading(self, run: Run) -> None:
+        if run.read < len(run.tokens):  # sooner than foreseen: others had the room that it left
+            for other in self._running():
+                other.exact = False
+        run.reading, run.read = False, len(run.tokens)
+        self._ledger.add(run.tokens)
 
     def _read(self, job: Job, run: Run, output: Output, events: list[Event]) -> None:
         """Hand a run's output to its job."""
@@ -336,10 +350,9 @@ class OpenVinoEngine(Engine):
                 raise GenerationFailed("the pipeline found no room for the request")
             if run.reading:
                 if output.tokens or output.ended:
-                    run.reading, run.read = False, len(run.tokens)
-                    self._ledger.add(run.tokens)
-                else:  # at least the last token is still to come
-                    run.read = min(run.read, len(run.tokens) - 1)
+                    self._end_reading(run)
+                elif run.read >= len(run.tokens):  # at least the last token is still to come
+                    run.read, run.exact = len(run.tokens) - 1, False
                 events += job.progress(run)
             run.written += output.tokens
             events += job.take(run, output)
@@ -353,8 +366,16 @@ class OpenVinoEngine(Engine):
             self._release(job)
 
     def _release(self, job: Job) -> None:
-        """Take back what a finished job has in the pipeline."""
+        """Take back what a finished job has in the pipeline.
+
+        The pipeline has a block in its prefix cache, as a whole one, from when its first token is computed. Given up in
+        the midst of it, a prompt leaves keys there that nobody computed, for all who go on from the same text
+        (openvino-genai 2026.4.1). So it is read to its end, beside whatever comes next.
+        """
         for run in job.running:
+            if run.reading and not (run.exact and run.read % BLOCK == 0):
+                self._left.append(run)
+                continue
             if self._loaded is not None:
                 self._loaded.pipeline.drop(run.handle)
             if not run.reading:
@@ -372,6 +393,7 @@ class OpenVinoEngine(Engine):
         suspects = [
             job for job in self._jobs if isinstance(job, Generation) and job.form and job.running and not job.begun
         ]
+        found = bool(suspects or self._left)
         self._drop_pipeline()
         pipeline = self._load().pipeline
         for job in self._jobs:
@@ -380,7 +402,7 @@ class OpenVinoEngine(Engine):
                 continue
             if job in suspects:
                 events.append(Failed.of(job.request_id, SchemaUnsupported("XGrammar cannot express the constraint")))
-            elif suspects and job.move(pipeline):
+            elif found and job.move(pipeline):
                 continue
             else:
                 events.append(Failed.of(job.request_id, error))

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
-from ondevice_sdk.engine.gguf import GgufTensor
+from ondevice_sdk.engine.gguf import GgufTensor, read_file
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_ALIGNMENT: Final = 32  # bytes, where a file says nothing else
 _Q8_0: Final = 8
 _Q8_BLOCK: Final = (32, 34)  # values, bytes
 _BLOCKS: Final[Mapping[int, tuple[int, int]]] = {3: (32, 20), 12: (256, 144)}  # Q4_1, Q4_K: values, bytes
@@ -29,55 +30,49 @@ def is_changed(kind: int) -> bool:
     return kind in _BLOCKS
 
 
-def rewrite(source: Path, target: Path, tensors: tuple[GgufTensor, ...], alignment: int) -> None:
+def rewrite(source: Path, target: Path) -> None:
     """Copy a GGUF file, with such tensors in Q8_0.
 
-    Args:
-        source: a file whose header was checked.
-        target: the copy.
-        tensors: of the file.
-        alignment: of its data, in bytes.
+    Raises:
+        ModelCorrupt: it is no whole GGUF file. ValueError: it was cut meanwhile. OSError.
     """
-    order = sorted(tensors, key=lambda each: each.offset)
+    file = read_file(source)
+    alignment = int(file.metadata.get("general.alignment") or _ALIGNMENT)
+    order = sorted(file.tensors, key=lambda each: each.offset)
+    places, end = {}, 0
+    for tensor in order:
+        places[tensor.name] = end
+        end += -(-_size(tensor) // alignment) * alignment
+    head = bytearray(struct.pack("<4sIQQ", b"GGUF", 3, len(file.tensors), len(file.metadata)) + file.pairs)
+    for tensor in file.tensors:
+        name, sizes = tensor.name.encode(), file.sizes[tensor.name]
+        kind = _Q8_0 if is_changed(tensor.kind) else tensor.kind
+        head += struct.pack("<Q", len(name)) + name + struct.pack(f"<I{len(sizes)}Q", len(sizes), *sizes)
+        head += struct.pack("<IQ", kind, places[tensor.name])
     with source.open("rb") as old, target.open("wb") as new:
-        head = bytearray(old.read(order[0].offset))
-        (offset,) = struct.unpack_from("<Q", head, _place(head, order[0]) + 4)
-        start = len(head) - offset  # of the data
         new.write(head)
         for tensor in order:
-            new.write(bytes((start - new.tell()) % alignment))
-            kind = _Q8_0 if is_changed(tensor.kind) else tensor.kind
-            struct.pack_into("<IQ", head, _place(head, tensor), kind, new.tell() - start)
+            new.write(bytes(-new.tell() % alignment))
             old.seek(tensor.offset)
-            for part in _parts(old, tensor, _size(tensor, tensors, source)):
+            for part in _parts(old, tensor):
                 new.write(part)
-        new.seek(0)
-        new.write(head)
 
 
-def _size(tensor: GgufTensor, tensors: tuple[GgufTensor, ...], source: Path) -> int:
-    """Bytes of a tensor of any type: up to the next one."""
-    if is_changed(tensor.kind):
-        values, size = _BLOCKS[tensor.kind]
-        return tensor.values // values * size
-    return min((each.offset for each in tensors if each.offset > tensor.offset), default=source.stat().st_size) - (
-        tensor.offset
-    )
+def _size(tensor: GgufTensor) -> int:
+    """Bytes of it in the copy."""
+    values, size = _Q8_BLOCK
+    return tensor.values // values * size if is_changed(tensor.kind) else tensor.size
 
 
-def _place(head: bytearray, tensor: GgufTensor) -> int:
-    """Where the header says of what type a tensor is, and then where it lies; tensors come behind all else."""
-    name = tensor.name.encode()
-    at = head.rfind(struct.pack("<Q", len(name)) + name) + 8 + len(name)
-    (dimensions,) = struct.unpack_from("<I", head, at)
-    return at + 4 + 8 * int(dimensions)
-
-
-def _parts(file: IO[bytes], tensor: GgufTensor, size: int) -> Iterator[bytes]:
+def _parts(file: IO[bytes], tensor: GgufTensor) -> Iterator[bytes]:
     import numpy as np
 
     if not is_changed(tensor.kind):
-        while size > 0 and (part := file.read(min(size, 1 << 24))):
+        size = tensor.size
+        while size > 0:
+            part = file.read(min(size, 1 << 24))
+            if not part:
+                raise ValueError("the file ends in the midst of a tensor")
             yield part
             size -= len(part)
         return

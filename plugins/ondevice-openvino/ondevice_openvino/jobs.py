@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,7 +28,8 @@ from ondevice_sdk.errors import OutputInvalid
 class Run:
     """A request to the pipeline: a part of a job, or all of it.
 
-    `read` counts tokens of the prompt that were processed, as far as is known; `part` is the job's own word for it.
+    `read` counts tokens of the prompt that were processed, as far as is known; `exact` says that its rest by blocks is
+    right. `part` is the job's own word for it.
     """
 
     tokens: list[int] = field(repr=False)
@@ -37,8 +39,22 @@ class Run:
     number: int = 0
     handle: Any = None
     read: int = 0
+    exact: bool = False
     reading: bool = True
     written: list[int] = field(default_factory=list, repr=False)
+
+
+def foresee(runs: Iterable[Run], rows: int) -> None:
+    """Take note of what the pipeline will read in its next step: answers first, then prompts in their order."""
+    runs = sorted(runs, key=lambda run: run.number)
+    room, sure = rows - sum(not run.reading for run in runs), True
+    for run in runs:
+        if run.reading:
+            count = max(0, min(room, len(run.tokens) - run.read))
+            run.exact &= sure
+            run.read += count
+            room -= count
+            sure &= run.read < len(run.tokens)  # else it may need less, as more of it is cached than is known
 
 
 class Job(ABC):
@@ -104,6 +120,10 @@ class Generation(Job):
     def begun(self) -> bool:
         """Whether something was written."""
         return bool(self._tokens)
+
+    def progress(self, run: Run) -> list[Event]:
+        """See `Job.progress`: nothing where what was written is read again, in another pipeline."""
+        return [] if self.begun else super().progress(run)
 
     def move(self, pipeline: Pipeline) -> bool:
         """See `Job.move`: XGrammar cannot begin in the middle of an output."""

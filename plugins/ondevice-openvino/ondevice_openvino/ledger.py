@@ -45,6 +45,10 @@ class Ledger:
             while len(known) > room:
                 known.popitem(last=False)
 
+    def begun(self, tokens: Sequence[int], length: int) -> bool:
+        """Whether a prompt may find more than its `length` tokens in whole blocks: the begin of the next."""
+        return any(_end(tokens, more) in self._ends for more in range(length + 1, min(length + BLOCK, len(tokens) + 1)))
+
     def forks(self, one: Sequence[int], other: Sequence[int], read: int) -> bool:
         """Whether two prompts may get one begun block, the other added when `read` tokens of the first are read."""
         pairs = enumerate(zip(one, other, strict=False))

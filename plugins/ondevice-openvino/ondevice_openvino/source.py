@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import struct
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,15 +15,13 @@ from xml.etree import ElementTree
 from ondevice_openvino import exact
 from ondevice_openvino.sizes import DEFAULT_CONTEXT
 from ondevice_sdk.backends.api import LocalModel
-from ondevice_sdk.engine.gguf import GgufHeader, GgufTensor, read_header, read_tensors
+from ondevice_sdk.engine.gguf import GgufFile, GgufTensor, read_file
 from ondevice_sdk.errors import LoadFailed, ModelCorrupt, ModelUnsupported
 
 _ARCHITECTURES: Final = frozenset({"llama", "qwen2", "qwen3"})  # that OpenVINO GenAI's GGUF reader builds
 # Tensor types that it takes: F32 F16 Q4_0 Q4_1 Q8_0 Q4_K Q6_K BF16
 _KINDS: Final = frozenset({0, 1, 2, 3, 8, 12, 14, 30})
-_ALIGNMENT: Final = 32  # bytes, where a file says nothing else
-_HEAD: Final = 1 << 26  # bytes of a GGUF file in which its metadata is looked for
-_BEGINS: Final = frozenset({b"llama-bpe", b"llama3", b"llama-v3"})  # vocabularies that want a begin token if not told
+_BEGINS: Final = frozenset({"llama-bpe", "llama3", "llama-v3"})  # vocabularies that want a begin token if not told
 _IR: Final = ("openvino_model", "openvino_tokenizer", "openvino_detokenizer")
 
 
@@ -39,7 +36,6 @@ class Source:
         begin: whether a raw prompt begins with the begin token; None: as the tokeniser says.
         architecture: its name, for errors.
         tensors: of a GGUF file.
-        alignment: of their data in it, in bytes.
     """
 
     path: Path
@@ -48,7 +44,6 @@ class Source:
     begin: bool | None
     architecture: str
     tensors: tuple[GgufTensor, ...] = ()
-    alignment: int = _ALIGNMENT
 
     @contextlib.contextmanager
     def to_load(self) -> Iterator[str]:
@@ -65,11 +60,13 @@ class Source:
             copy = Path(folder, "model.gguf")
             try:
                 if any(exact.is_changed(tensor.kind) for tensor in self.tensors):
-                    exact.rewrite(self.path, copy, self.tensors, self.alignment)
+                    exact.rewrite(self.path, copy)
                 else:
                     shutil.copyfile(self.path, copy)
             except OSError as error:
                 raise LoadFailed(f"the model cannot be copied for OpenVINO: {error.strerror}") from error
+            except ValueError as error:
+                raise ModelCorrupt("the model file was cut while it was copied", expected="GGUF") from error
             yield str(copy)
 
 
@@ -86,7 +83,8 @@ def open_source(model: LocalModel) -> Source:
 
 
 def _gguf(model: LocalModel) -> Source:
-    header = read_header(model.path)
+    file = read_file(model.path)
+    header, tensors = file.header, file.tensors
     if header.architecture not in _ARCHITECTURES or header.embeds:
         raise ModelUnsupported(
             f"OpenVINO GenAI runs no GGUF files of the architecture {header.architecture!r}",
@@ -98,38 +96,19 @@ def _gguf(model: LocalModel) -> Source:
             architecture=header.architecture,
         )
     context = DEFAULT_CONTEXT if header.shape is None else header.shape.context_tokens
-    tensors = read_tensors(model.path)
     widths = {tensor.name: tensor.rows for tensor in tensors}
     rows = widths.get("output.weight") or widths.get("token_embd.weight")
     if rows is None:
         raise ModelCorrupt("the model file has no embeddings")
-    with Path(model.path).open("rb") as file:
-        head = file.read(_HEAD)
-    at = _value(head, b"general.alignment", 4)
-    alignment = _ALIGNMENT if at is None else struct.unpack_from("<I", head, at)[0]
-    begin = _wants_begin(head, header)
-    return Source(Path(model.path), context, rows, begin, header.architecture, tensors, alignment)
+    return Source(Path(model.path), context, rows, _wants_begin(file), header.architecture, tensors)
 
 
-def _wants_begin(head: bytes, header: GgufHeader) -> bool:
+def _wants_begin(file: GgufFile) -> bool:
     """What the metadata says of the begin token, which OpenVINO's tokeniser ignores."""
-    if header.architecture.startswith("qwen"):
+    if file.header.architecture.startswith("qwen"):
         return False
-    flag = _value(head, b"tokenizer.ggml.add_bos_token", 7)
-    if flag is not None:
-        return head[flag] != 0
-    name = _value(head, b"tokenizer.ggml.pre", 8)
-    if name is None:
-        return False
-    (length,) = struct.unpack_from("<Q", head, name)
-    return head[name + 8 : name + 8 + min(length, 64)] in _BEGINS
-
-
-def _value(head: bytes, key: bytes, kind: int) -> int | None:
-    """Where the value of a key of this type begins; the header was checked."""
-    mark = struct.pack("<Q", len(key)) + key + struct.pack("<I", kind)
-    at = head.find(mark)
-    return None if at < 0 or at + len(mark) + 8 > len(head) else at + len(mark)
+    flag = file.metadata.get("tokenizer.ggml.add_bos_token")
+    return file.metadata.get("tokenizer.ggml.pre") in _BEGINS if flag is None else bool(flag)
 
 
 def _folder(model: LocalModel) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from ondevice_openvino import OpenVinoBackend
+from ondevice_openvino import OpenVinoBackend, quiet
 from ondevice_openvino.engine import OpenVinoEngine
 from ondevice_openvino.source import open_source
+from ondevice_sdk import models
 from ondevice_sdk.backends.api import (
     GREEDY,
     Chat,
@@ -36,7 +38,9 @@ from ondevice_sdk.backends.api import (
 from ondevice_sdk.backends.llama_cpp import LlamaCppBackend
 from ondevice_sdk.errors import SchemaUnsupported
 from ondevice_sdk.runtime.environment import variables
+from ondevice_sdk.store import Store
 from ondevice_sdk.testing import answer, as_engine, drain
+from ondevice_sdk.testing.contract.base import streamed
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -127,6 +131,30 @@ def test_scores_are_the_same_when_all_is_cached(engine: OpenVinoEngine) -> None:
     assert written == pytest.approx(first, abs=0.3)
 
 
+@pytest.mark.parametrize("others", [1, 3])
+def test_what_was_cancelled_in_the_midst_of_a_block_spoils_nothing(engine: OpenVinoEngine, others: int) -> None:
+    """Beside others that write, prompts are read in parts that are no whole blocks."""
+    text = " ".join(f"{number} is followed by {number + 1}," for number in range(60 * others, 60 * others + 40))
+    same, longer = (Generate(raw(each), 12, GREEDY, ignore_eos=True) for each in (text, text + " and so"))
+    alone = [generated(engine, each).text for each in (same, longer)]
+    engine.forget()
+    for number in range(others):
+        engine.add_request(f"other{number}", Generate(raw(f"{number} one two"), 200, GREEDY, ignore_eos=True))
+    for _ in range(3):
+        engine.step(64)
+    engine.add_request("cancelled", same)
+    engine.step(64)
+    engine.abort_request("cancelled")
+    engine.step(64)
+    for number in range(others):
+        engine.abort_request(f"other{number}")
+    engine.step(64)
+    assert not engine.busy
+    after = drain(engine, {"same": same, "longer": longer})
+    ends = [after[name][-1] for name in ("same", "longer")]
+    assert [end.result.text for end in ends if isinstance(end, Done) and isinstance(end.result, Generated)] == alone
+
+
 def test_a_constraint_that_xgrammar_does_not_take(engine: OpenVinoEngine) -> None:
     """It fails, in the midst of a step; all others go on in a new pipeline."""
     plain = Generate(raw("One two three four"), 24, GREEDY, ignore_eos=True, stream=True)
@@ -183,14 +211,50 @@ def test_values_have_no_empty_lines(engine: OpenVinoEngine) -> None:
 
 
 def test_requests_that_run_are_brought_to_their_end_before_all_is_forgotten(engine: OpenVinoEngine) -> None:
-    request = Generate(raw("One two three four"), 12, GREEDY, ignore_eos=True)
-    engine.add_request("a", request)
+    engine.add_request("a", Generate(raw("One two three four"), 12, GREEDY, ignore_eos=True, stream=True))
     events = [*engine.step(64)]
     engine.forget()
     while engine.busy:
         events += engine.step(64)
-    assert isinstance(events[-1], Done)
+    (end,) = [event for event in events if isinstance(event, Done)]
+    assert end is events[-1]
+    assert isinstance(end.result, Generated)
+    assert streamed(events) == end.result.text
     assert answer(engine, Tokenize(("One",))) == Tokenized((1,))
+
+
+@pytest.fixture(scope="module")
+def folder(gguf_model: LocalModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model in OpenVINO's format, as OpenVINO GenAI itself writes it."""
+    quiet.import_runtime()
+    import openvino_genai
+
+    place = tmp_path_factory.mktemp("ir")
+    with open_source(gguf_model).to_load() as path:
+        copy = shutil.copy(path, place / "model.gguf")
+    openvino_genai.LLMPipeline(copy, "CPU", enable_save_ov_model=True, INFERENCE_NUM_THREADS=1)
+    Path(copy).unlink()
+    return place
+
+
+def test_a_folder_in_openvinos_format(engine: OpenVinoEngine, folder: Path, tmp_path: Path) -> None:
+    """It is added to a store, and says what the GGUF file says."""
+    store = Store(tmp_path / "store")
+    models.add(folder, name="ir", store=store)
+    found = store.resolve("ir")
+    assert found.format == "openvino"
+    other = OpenVinoBackend().load(found, OPTIONS)
+    try:
+        assert other.capabilities == engine.capabilities
+        texts = Tokenize((LONG,), (Chat((Message("user", LONG),)),))
+        assert answer(other, texts) == answer(engine, texts)
+        chat = Generate(Chat((Message("user", "Name three rivers."),)), 16, GREEDY, ignore_eos=True)
+        assert generated(other, chat).text == generated(engine, chat).text
+        continuations = (" Paris, and it is", " a city of zebras")
+        right = scored(engine, raw("The capital of France is"), *continuations)
+        assert scored(other, raw("The capital of France is"), *continuations) == pytest.approx(right, abs=0.05)
+    finally:
+        other.close()
 
 
 def test_openvino_uses_its_stub_for_telemetry() -> None:

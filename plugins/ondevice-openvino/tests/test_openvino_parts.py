@@ -15,10 +15,11 @@ import pytest
 
 from ondevice_openvino import OpenVinoBackend, devices, exact, notation, quiet
 from ondevice_openvino.form import Forms
+from ondevice_openvino.jobs import Run, foresee
 from ondevice_openvino.ledger import BLOCK, Ledger
-from ondevice_openvino.source import open_source
+from ondevice_openvino.source import Source, open_source
 from ondevice_sdk.backends.api import DeviceProfile, Grammar, LoadOptions, LocalModel, ModelShape
-from ondevice_sdk.engine.gguf import read_tensors
+from ondevice_sdk.engine.gguf import read_file
 from ondevice_sdk.errors import ConfigurationError, LoadFailed, ModelCorrupt, ModelUnsupported, OutputInvalid
 from ondevice_sdk.errors import SchemaUnsupported as Refused
 
@@ -51,6 +52,12 @@ def test_devices_that_nothing_speaks_against(name: str) -> None:
     assert devices.obstacle(name) == ""
 
 
+@pytest.mark.parametrize("name", ["NPU", "NPU.1", "AUTO:NPU,CPU"])
+def test_no_npu(name: str) -> None:
+    """The pipeline that this backend is built on does not run there."""
+    assert "no NPU" in devices.obstacle(name)
+
+
 @pytest.mark.parametrize("name", ["TPU", "GPU.", "CPU;rm", "AUTO:", "../CPU"])
 def test_names_that_are_no_devices(name: str) -> None:
     assert devices.VARIABLE in devices.obstacle(name)
@@ -65,7 +72,7 @@ def test_the_environment_names_the_device(monkeypatch: pytest.MonkeyPatch) -> No
     assert OpenVinoBackend().probe(DEVICE).usable
 
 
-@pytest.mark.parametrize("kind", ["GPU", "GPU.1", "NPU"])
+@pytest.mark.parametrize("kind", ["GPU", "GPU.1"])
 def test_a_device_without_a_driver(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = {name: (str(tmp_path / name), pattern) for name, (_, pattern) in devices._NODES.items()}
     monkeypatch.setattr(devices, "_NODES", nodes)
@@ -138,10 +145,37 @@ def test_prompts_that_would_share_a_begun_block() -> None:
     assert not ledger.forks(one, other, 2 * BLOCK)
 
 
+def test_begun_blocks_are_known() -> None:
+    """Where a text ended a prompt may begin in the midst of a block."""
+    ledger, text = Ledger(100), list(range(2 * BLOCK + 10))
+    assert not ledger.begun(text, 2 * BLOCK)
+    ledger.add(text)
+    assert ledger.begun(text, 2 * BLOCK)
+    assert ledger.begun([*text, -1], 2 * BLOCK)
+    assert not ledger.begun([*text[:-1], -1], 2 * BLOCK)
+    assert not ledger.begun(text, BLOCK)
+
+
+def test_how_much_of_each_prompt_is_read() -> None:
+    """What comes after a prompt that ends is not exact: that may have needed less."""
+
+    def run(number: int, length: int, *, reading: bool = True) -> Run:
+        return Run([0] * length, length, None, number=number, reading=reading, exact=True)
+
+    first, second, third = run(2, 100), run(3, 50), run(4, 500)
+    runs = [third, first, second, run(1, 9, reading=False)]
+    foresee(runs, 65)
+    assert [(each.read, each.exact) for each in (first, second, third)] == [(64, True), (0, True), (0, True)]
+    foresee(runs, 65)
+    assert [(each.read, each.exact) for each in (first, second, third)] == [(100, True), (28, False), (0, False)]
+
+
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def file_of(kind: int, data: bytes, values: int, path: Path) -> Path:
+def file_of(
+    kind: int, data: bytes, values: int, path: Path, *, note: bytes = b"the tensor b.weight", first: str = "a.weight"
+) -> Path:
     """A GGUF file with a tensor of a kind between two of 32 bits."""
 
     def string(text: str) -> bytes:
@@ -154,8 +188,8 @@ def file_of(kind: int, data: bytes, values: int, path: Path) -> Path:
     middle = 32 + len(data) + -len(data) % 32
     head = b"GGUF" + struct.pack("<IQQ", 3, 3, 2)
     head += string("general.architecture") + struct.pack("<I", 8) + string("llama")
-    head += string("note") + struct.pack("<I", 8) + string("the tensor b.weight")
-    head += described("a.weight", 8, 0, 0) + described("b.weight", values, kind, 32) + described("c", 8, 0, middle)
+    head += string("note") + struct.pack("<I", 8) + struct.pack("<Q", len(note)) + note
+    head += described(first, 8, 0, 0) + described("b.weight", values, kind, 32) + described("c", 8, 0, middle)
     path.write_bytes(head + bytes(-len(head) % 32) + plain + data + bytes(-len(data) % 32) + plain)
     return path
 
@@ -171,7 +205,7 @@ def test_weights_with_offsets_come_through(kind: int, bytes_: int, tmp_path: Pat
     values = 40 * (32 if kind == 3 else 256)
     source = file_of(kind, blocks.tobytes(), values, tmp_path / "old.gguf")
     assert exact.is_changed(kind)
-    exact.rewrite(source, tmp_path / "new.gguf", read_tensors(source), 32)
+    exact.rewrite(source, tmp_path / "new.gguf")
     old = {each.name: each for each in gguf.GGUFReader(source).tensors}
     new = {each.name: each for each in gguf.GGUFReader(tmp_path / "new.gguf").tensors}
     assert int(new["b.weight"].tensor_type) == 8
@@ -181,6 +215,38 @@ def test_weights_with_offsets_come_through(kind: int, bytes_: int, tmp_path: Pat
     got = gguf.dequantize(new["b.weight"].data, new["b.weight"].tensor_type).reshape(-1, 32)
     steps = np.abs(right).max(axis=1, keepdims=True) / 127
     assert np.all(np.abs(got - right) <= 0.6 * steps + 1e-6)
+
+
+@pytest.mark.parametrize("before", ["", "general.alignment", "b.weight"])
+def test_metadata_is_read_where_it_lies(before: str, tmp_path: Path) -> None:
+    """A text that looks like it, or like a tensor, changes nothing; nor does the place of the data."""
+    key = before.encode()
+    decoy = struct.pack("<Q", len(key)) + key + struct.pack("<IIQ", 4, 3 << 30, 7) if key else b""
+    blocks = np.random.default_rng(0).integers(0, 255, (4, 20), np.uint8)
+    blocks[:, :4] = np.ones((4, 2), np.float16).view(np.uint8)
+    source = file_of(3, blocks.tobytes(), 128, tmp_path / "old.gguf", note=decoy)
+    exact.rewrite(source, tmp_path / "new.gguf")
+    old, new = read_file(source), read_file(tmp_path / "new.gguf")
+    assert new.pairs == old.pairs
+    assert [each.name for each in new.tensors] == [each.name for each in old.tensors]
+    assert [each.kind for each in new.tensors] == [0, 8, 0]
+    assert (tmp_path / "new.gguf").stat().st_size < source.stat().st_size + 200
+
+
+def test_a_file_that_is_cut_while_it_is_copied(tmp_path: Path) -> None:
+    path = file_of(3, bytes(20), 32, tmp_path / "m.gguf")
+    whole = path.read_bytes()
+    source = Source(path, 64, 8, False, "llama", read_file(path).tensors)
+    path.write_bytes(whole[:-40])
+    with pytest.raises(ModelCorrupt), source.to_load():
+        pass
+
+
+def test_the_begin_token_is_what_the_header_says(tmp_path: Path) -> None:
+    """Not what a text before it seems to say."""
+    decoy = struct.pack("<Q", 28) + b"tokenizer.ggml.add_bos_token" + struct.pack("<IB", 7, 1)
+    path = file_of(2, bytes(18), 32, tmp_path / "m.gguf", note=decoy, first="output.weight")
+    assert open_source(LocalModel("m", "int4", "gguf", str(path), "")).begin is False
 
 
 # --- models that are refused ------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ GROUP: Final = 32  # inputs that share a scale; fixed by the q4f32_1 format
 PREFILL_CHUNK: Final = 512  # most rows of a pass, the engine's default; SmolLM2 was as fast with passes of 128
 MAX_BATCH: Final = 64  # most sequences of a decoding pass, and most rows of logits: `ModelRunner.max_logits`
 _CONTEXT: Final = 8192  # for configurations that do not say
+_PARTIAL: Final = "partial_rotary_factor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,11 @@ class ModelConfig:
             ModelUnsupported: the architecture or one of its options is not supported, or a value is missing.
         """
         get = model_config.get
-        refused = [key for key in ("use_sliding_window", "mlp_bias") if get(key)]
+        rope = get("rope_parameters") or get("rope_scaling") or {}  # newer configurations have all of it in the first
+        if not isinstance(rope, Mapping) or any(isinstance(each, Mapping) for each in rope.values()):
+            raise ModelUnsupported("not supported: rotations that differ between layers", architecture=model_type)
+        refused = [key for key in ("use_sliding_window", "mlp_bias", "rope_interleaved") if get(key)]
+        refused += [_PARTIAL for said in (model_config, rope) if said.get(_PARTIAL) not in (None, 1)]
         if refused or get("hidden_act", "silu") not in ("silu", "swish"):
             raise ModelUnsupported(f"not supported: {', '.join(refused) or 'hidden_act'}", architecture=model_type)
         try:
@@ -114,8 +119,10 @@ class ModelConfig:
                 head_dim=int(get("head_dim") or hidden // heads),
                 vocab_size=int(model_config["vocab_size"]),
                 rms_norm_eps=float(get("rms_norm_eps") or 1e-5),
-                rope_theta=float(get("position_embedding_base") or get("rope_theta") or 10000.0),
-                rope_scaling=get("rope_scaling"),
+                rope_theta=float(
+                    get("position_embedding_base") or rope.get("rope_theta") or get("rope_theta") or 10000.0
+                ),
+                rope_scaling=rope or None,
                 tie_word_embeddings=bool(get("tie_word_embeddings", False)),
                 attention_bias=bool(get("attention_bias", model_type == "qwen2")),
                 context_window_size=context,

@@ -40,6 +40,11 @@ def test_a_configuration_survives_being_written(kind: str) -> None:
         {"rope_scaling": {"rope_type": "longrope"}},
         {"rope_scaling": {"rope_type": "llama3", "factor": 8}},
         {"vocab_size": None},
+        {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}},
+        {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}},
+        {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
+        {"rope_parameters": [1e6]},
+        {"partial_rotary_factor": 0.5},
     ],
 )
 def test_what_the_kernels_cannot_do_is_refused(change: dict[str, object]) -> None:
@@ -72,6 +77,23 @@ def test_llama_3_stretches_long_waves_only() -> None:
             assert after == pytest.approx(before / 8)
         else:
             assert before / 8 < after < before
+
+
+def test_newer_configurations_say_the_same_of_rotations_in_one_place() -> None:
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 1024,
+    }
+    before = ModelConfig.from_json("llama", PLAIN | {"rope_theta": 100000.0, "rope_scaling": scaling})
+    newer = {"rope_parameters": scaling | {"rope_theta": 100000.0, "partial_rotary_factor": 1.0}}
+    after = ModelConfig.from_json("llama", PLAIN | newer)
+    assert after.rope_frequencies() == before.rope_frequencies()
+    assert ModelConfig.from_json("llama", after.to_json()) == after
+    plain = ModelConfig.from_json("llama", PLAIN | {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}})
+    assert plain.rope_theta == 5e5
 
 
 def test_rope_factors_and_linear_scaling() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,16 @@ def test_without_a_linker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("target", ["abacus", "cuda", "{"])
+def test_targets_are_handed_on_as_they_are() -> None:
+    given = {"kind": "llvm", "mcpu": "x86-64-v3", "opt-level": 2, "num-cores": 4, "mattr": ["+avxvnni"]}
+    handed_on = json.loads(compiler.target_string(json.dumps(given)))
+    assert handed_on | given == handed_on
+    by_tag = compiler.target_string("raspberry-pi/4b-aarch64")
+    assert (json.loads(by_tag)["mcpu"], json.loads(by_tag)["num-cores"]) == ("cortex-a72", 4)
+    assert compiler.target_string(by_tag) == by_tag
+
+
+@pytest.mark.parametrize("target", ["abacus", "cuda", "{", "llvm -mcpu=x86-64-v3"])
 def test_targets_that_are_none(target: str) -> None:
     with pytest.raises(ConfigurationError):
         compiler.target_string(target)

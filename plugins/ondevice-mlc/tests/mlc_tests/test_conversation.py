@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ondevice_mlc.conversation import to_jinja
+from ondevice_mlc.conversation import chat_template, to_jinja
+from ondevice_mlc.folder import Folder
 from ondevice_sdk.errors import ModelCorrupt, ModelUnsupported
 from ondevice_sdk.text.templates import render
 from ondevice_sdk.types import Message
@@ -61,6 +64,14 @@ def test_what_stands_around_a_message() -> None:
 def test_texts_are_written_as_they_are() -> None:
     odd = 'a"b\\n{% raw %} 🦊 \u2028'
     assert laid_out(TURNS[:1], seps=[odd]).count(odd) == 1
+
+
+def test_of_several_templates_the_default(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer_config.json"
+    named = [{"name": ["no", "name"]}, {"name": "tool_use", "template": "a"}, {"name": "default", "template": "b"}]
+    for found, expected in ((named, "b"), (named[:2], None)):
+        path.write_text(json.dumps({"chat_template": found}))
+        assert chat_template(Folder({}, (), {path.name: path}, tmp_path)) == expected
 
 
 def test_a_role_that_the_model_does_not_have() -> None:

@@ -174,6 +174,42 @@ def test_tensors_that_are_not_known(tmp_path: Path) -> None:
         open_source(tmp_path / "m.gguf")
 
 
+def add_tensor(path: Path, name: str) -> None:
+    """An empty one, to a file of safetensors."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    entry = {name: {"dtype": "BF16", "shape": [0], "data_offsets": [0, 0]}}
+    head = json.dumps({**json.loads(data[8 : 8 + length]), **entry}).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + data[8 + length :])
+
+
+def test_tensors_of_safetensors_that_nothing_uses(tmp_path: Path) -> None:
+    tiny.write_safetensors(tmp_path, "llama")
+    path = tmp_path / "model.safetensors"
+    for harmless in ("lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"):
+        add_tensor(path, harmless)
+    open_source(tmp_path)
+    add_tensor(path, "model.layers.0.self_attn.o_proj.bias")
+    with pytest.raises(ModelUnsupported, match=r"o_proj\.bias"):
+        open_source(tmp_path)
+
+
+def test_other_files_beside_the_model(tmp_path: Path) -> None:
+    """The same model in another form, which nothing reads."""
+    made = tiny.write_safetensors(tmp_path, "llama")
+    path, index = tmp_path / "model.safetensors", tmp_path / "model.safetensors.index.json"
+    (tmp_path / "consolidated.safetensors").write_bytes(path.read_bytes())
+    add_tensor(tmp_path / "consolidated.safetensors", "tok_embeddings.weight")
+    assert np.array_equal(whole(open_source(tmp_path), "model.norm.weight"), made["model.norm.weight"])
+    path.rename(tmp_path / "model-1.safetensors")
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(made, "model-1.safetensors")}))
+    assert np.array_equal(whole(open_source(tmp_path), "model.norm.weight"), made["model.norm.weight"])
+    for wrong in ({"x": "../model-1.safetensors"}, {"x": 3}, {}, ["model-1.safetensors"]):
+        index.write_text(json.dumps({"weight_map": wrong}))
+        with pytest.raises(ModelCorrupt):
+            open_source(tmp_path)
+
+
 def test_values_that_are_no_numbers(tmp_path: Path) -> None:
     tiny.write_safetensors(tmp_path, "llama", "F32")
     path = tmp_path / "model.safetensors"

@@ -107,7 +107,8 @@ def test_another_target(store: Store) -> None:
     if shutil.which("gcc") is None or os.uname().machine != "x86_64":
         pytest.skip("names a target of x86-64")
     made = models.build("tiny", backend="mlc", target='{"kind": "llvm", "mcpu": "x86-64-v3"}', store=store)
-    with Client("tiny:int4-mlc", store=store, context=512) as client:
+    assert made.variant.startswith("int4-mlc-")
+    with Client(f"tiny:{made.variant}", store=store, context=512) as client:
         assert client.generate("Hello", max_tokens=4, ignore_eos=True).usage.completion_tokens == 4
         assert client.model.path == made.path
 

@@ -177,6 +177,37 @@ def test_tensors_that_the_library_was_not_compiled_for(path: Path, wanted: Any) 
         load(path, [wanted])
 
 
+TABLE = {"name": "model.embed_tokens.weight", "shape": [10, 64], "dtype": "float32"}
+HEAD = {"name": "lm_head.weight", "shape": [10, 64], "dtype": "float32"}
+
+
+def test_tokens_are_places_in_the_table_of_the_library() -> None:
+    """A larger number of words, which only the folder's own configuration says, would let it read past the end."""
+    assert weights.parameters({"params": [TABLE, HEAD]}, 10) == [TABLE, HEAD]
+    named = [{**each, "shape": ["vocab_size", 64]} for each in (TABLE, HEAD)]
+    assert weights.parameters({"params": named}, 10) == [TABLE, HEAD]
+    for listed in ([TABLE, HEAD], [HEAD], []):
+        with pytest.raises(ModelCorrupt, match="number of words"):
+            weights.parameters({"params": listed}, 16_000_000)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"params": None},
+        {"params": "abc"},
+        {"params": [3]},
+        {"params": [{**TABLE, "shape": []}]},
+        {"params": [{**TABLE, "shape": None}]},
+        {"params": [{**TABLE, "name": 3}]},
+    ],
+)
+def test_parameters_in_an_unknown_form(metadata: dict[str, Any]) -> None:
+    with pytest.raises(ModelCorrupt, match="does not describe"):
+        weights.parameters(metadata, 10)
+
+
 # --- libraries --------------------------------------------------------------------------------------------------------
 
 

@@ -99,6 +99,18 @@ def small(**changes: Any) -> dict[str, Any]:
     return {**BYTES, "tokenizer.ggml.tokens": WORDS, "tokenizer.ggml.token_type": [1, 1, 1, 3, 4], **changes}
 
 
+@pytest.mark.parametrize("token", [-7, 10**9, 1 << 64, "x"])
+def test_impossible_tokens(token: object) -> None:
+    description = gguf_tokenizer.description(small())
+    with pytest.raises(ModelCorrupt):
+        Vocabulary({**description, "added_tokens": [{"id": token, "content": "<|end|>", "special": True}]})
+
+
+def test_a_pipeline_of_an_unknown_form() -> None:
+    description = gguf_tokenizer.description(small())
+    assert Vocabulary({**description, "post_processor": {"processors": 3}}).begin is None
+
+
 def test_data_never_becomes_a_special_token() -> None:
     words = own(small())
     assert words.tokenize([Segment("hi<|end|>", "control")]) == [2, 3]

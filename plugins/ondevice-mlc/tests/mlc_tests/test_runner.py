@@ -152,6 +152,7 @@ def test_after_a_failure_others_go_on(runner: MlcRunner) -> None:
 
 def test_closed(runner: MlcRunner) -> None:
     runner.close()
+    assert [name for name, value in vars(runner).items() if type(value).__module__.startswith("tvm_ffi")] == []
     runner.close()
     runner.kv_remove(0, 0, None)
     with pytest.raises(GenerationFailed):

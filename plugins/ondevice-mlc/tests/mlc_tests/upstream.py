@@ -64,7 +64,7 @@ def compile_library(out: Path, vocabulary: int) -> None:
 
     class Inner(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.embed_tokens = nn.Embedding(vocabulary, HIDDEN)
+            self.embed_tokens = nn.Embedding("vocab_size", HIDDEN)
             self.layers = nn.ModuleList([Layer(index) for index in range(LAYERS)])
             self.norm = nn.RMSNorm(HIDDEN, -1, 1e-5, bias=False)
 
@@ -123,6 +123,7 @@ def compile_library(out: Path, vocabulary: int) -> None:
         }
     )
     assert [name for name, _ in found] == [name for name, _ in parameters(vocabulary)]
+    words = "vocab_size"  # upstream names the dimension that may be of any size
     described = {
         "model_type": "llama",
         "quantization": "q0f32",
@@ -133,7 +134,10 @@ def compile_library(out: Path, vocabulary: int) -> None:
         "tensor_parallel_shards": 1,
         "kv_state_kind": "kv_cache",
         "max_batch_size": 16,
-        "params": [{"name": name, "shape": list(shape), "dtype": "float32"} for name, shape in parameters(vocabulary)],
+        "params": [
+            {"name": name, "shape": [words if size == vocabulary else size for size in shape], "dtype": "float32"}
+            for name, shape in parameters(vocabulary)
+        ],
         "memory_usage": {},
     }
     builder = relax.BlockBuilder(module)
