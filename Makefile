@@ -71,12 +71,15 @@ bench-large: $(VENV)/.made  ## the same for files in the shape of a model of a b
 	@$(BIN)/python scripts/bench_prefix.py $(LARGE) $(QUICK)
 	@$(BIN)/python scripts/bench_prefix.py --disk $(LARGE) $(QUICK)
 	@$(BIN)/python scripts/bench_peers.py $(LARGE) --documents 8 $(PEERS) $(QUICK)
+	@$(BIN)/ondevice bench --compare bf16,int8,int4 --model random:llama-3.2-1b $(QUICK)
+	@$(BIN)/ondevice bench --compare bf16,int8,int4 --model random:llama-3.2-1b --context 8192 $(QUICK)
+	@$(BIN)/python scripts/bench_quantise_run.py random:qwen3-0.6b:BF16
 
 nightly: $(VENV)/.made  ## the long ones: 20,000 mutated models, the seal as four users, quality (ONDEVICE_EVAL_DATA)
 	@$(BIN)/ondevice models pull smollm2-135m-instruct
 	@$(BIN)/python -m pytest tests/fuzzing --fuzz-files 20000 --timeout 3600
 	@$(BIN)/python scripts/prove_seal.py
-	@if [ -n "$$ONDEVICE_EVAL_DATA" ]; then $(BIN)/ondevice evaluate --markdown; else echo "quality left out: ONDEVICE_EVAL_DATA is not set"; fi
+	@if [ -n "$$ONDEVICE_EVAL_DATA" ]; then $(BIN)/ondevice evaluate --markdown && $(BIN)/python scripts/bench_quantise.py --data "$$ONDEVICE_EVAL_DATA"; else echo "quality left out: ONDEVICE_EVAL_DATA is not set"; fi
 
 clean:  ## remove the environment
 	rm -rf $(VENV)
