@@ -186,7 +186,7 @@ def two_clients(subject: Subject, one: Client, options: argparse.Namespace) -> l
     """Two clients at once and one alone, in turns."""
     alone: list[float] = []
     both: list[tuple[float, float]] = []
-    with Client(subject.model, backends=("llama_cpp",)) as other, ThreadPoolExecutor(2) as pool:
+    with Client(subject.model, backends=figures.backends_for(subject.model)) as other, ThreadPoolExecutor(2) as pool:
 
         def speed(ai: Client) -> float:
             return stream_speed(ai, prompts.words(40, random.getrandbits(30)), options.tokens)
@@ -239,7 +239,7 @@ def main() -> None:
     parts = options.part or PARTS
     table = figures.Table(as_json=options.json)
     for subject in find(options.models):
-        with Client(subject.model, backends=("llama_cpp",)) as ai:
+        with Client(subject.model, backends=figures.backends_for(subject.model)) as ai:
             documents = Documents(ai, options.document)
             read(ai, prompts.words(60, 0))  # to warm up
             if "cancel" in parts:

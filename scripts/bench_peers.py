@@ -29,11 +29,9 @@ from typing import Final
 import figures
 
 from ondevice_sdk import Client, Message
-from ondevice_sdk.bench import Conditions, Sizes, Subject, find, prompts
+from ondevice_sdk.bench import Subject, find, prompts
 from ondevice_sdk.bench.goals import Goal, compared
 from ondevice_sdk.bench.process import Child
-from ondevice_sdk.bench.stations import Target
-from ondevice_sdk.device import detect
 from ondevice_sdk.errors import ConfigurationError, GenerationFailed
 from ondevice_sdk.store import Store
 
@@ -159,9 +157,9 @@ class Texts:
 
 def measure(subject: Subject, options: argparse.Namespace, table: figures.Table) -> None:
     """All workloads of one model."""
-    target = Target.of(subject, detect(measure=True), Conditions(backend="llama_cpp"), Sizes(), Store.open())
+    target = figures.target(subject)
     threads = target.device.threads
-    with Client(subject.model, backends=("llama_cpp",)) as ai:
+    with Client(subject.model, backends=figures.backends_for(subject.model)) as ai:
         used = ai.model.path
         first = original(subject, used) if options.optimised else used
         texts = Texts(ai, options.documents)

@@ -24,13 +24,10 @@ from typing import Final
 import figures
 
 from ondevice_sdk import Client, ConfigurationError, Message, TextDelta
-from ondevice_sdk.bench import Conditions, Sizes, Subject, find, prompts
+from ondevice_sdk.bench import Subject, find, prompts
 from ondevice_sdk.bench.goals import Goal, compared
 from ondevice_sdk.bench.library import BareLibrary
 from ondevice_sdk.bench.process import Child
-from ondevice_sdk.bench.stations import Target
-from ondevice_sdk.device import detect
-from ondevice_sdk.store import Store
 
 APP: Final = str(Path(__file__).with_name("small_app.py"))
 QUESTIONS: Final = (
@@ -82,10 +79,10 @@ def others(ai: Client, seed: int) -> None:
 
 def in_memory(subject: Subject, options: argparse.Namespace, table: figures.Table) -> None:
     """While the client lives."""
-    target = Target.of(subject, detect(measure=True), Conditions(backend="llama_cpp"), Sizes(), Store.open())
+    target = figures.target(subject)
     samples = Samples()
     with ExitStack() as stack:
-        ai = stack.enter_context(Client(subject.model, backends=("llama_cpp",)))
+        ai = stack.enter_context(Client(subject.model, backends=figures.backends_for(subject.model)))
         room = max(ai.context_length, options.document + 256)
         bare = stack.enter_context(
             BareLibrary(target.chosen.model.path, threads=target.device.threads, context_tokens=room, sequences=1)
@@ -173,7 +170,7 @@ def on_disk(subject: Subject, options: argparse.Namespace, table: figures.Table)
     cold: list[float] = []
     warm: list[float] = []
     filled: list[float] = []
-    with Client(subject.model, backends=("llama_cpp",)) as ai:
+    with Client(subject.model, backends=figures.backends_for(subject.model)) as ai:
         documents = [new_document(ai, options.document, 500 + turn) for turn in range(options.pairs)]
     for turn, document in enumerate(documents):
         key = secrets.token_hex(32)

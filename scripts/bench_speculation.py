@@ -25,14 +25,11 @@ from typing import Final
 import figures
 
 from ondevice_sdk.backends.api import GREEDY, Done, Failed, Generate, Generated, PromptProgress, Raw, Sampling, Segment
-from ondevice_sdk.bench import Conditions, Sizes, Subject, find
+from ondevice_sdk.bench import Subject, find
 from ondevice_sdk.bench.goals import Goal, compared
-from ondevice_sdk.bench.stations import Target
-from ondevice_sdk.device import detect
 from ondevice_sdk.errors import GenerationFailed, rebuild
 from ondevice_sdk.runtime import open_executor
 from ondevice_sdk.runtime.executor import Executor
-from ondevice_sdk.store import Store
 
 PATIENCE_S: Final = 3600.0
 PARAGRAPH: Final = 6  # sentences of a text that is copied
@@ -119,7 +116,7 @@ def answer(executor: Executor, prompt: str, tokens: int, sampling: Sampling) -> 
 
 def measure(subject: Subject, options: argparse.Namespace, table: figures.Table) -> None:
     """All tasks of one model."""
-    target = Target.of(subject, detect(measure=True), Conditions(backend="llama_cpp"), Sizes(), Store.open())
+    target = figures.target(subject)
     sentences = sentences_of()
     if str(Path(__file__).parent) not in sys.path:
         sys.path.append(str(Path(__file__).parent))  # where the worker finds the other backend

@@ -16,16 +16,14 @@ from typing import get_args
 import figures
 
 from ondevice_sdk import intervals
-from ondevice_sdk.bench import Conditions, Sizes, Subject, find, prompts
+from ondevice_sdk.bench import Subject, find, prompts
 from ondevice_sdk.bench.goals import Row
 from ondevice_sdk.bench.session import Session
 from ondevice_sdk.bench.stations import Target
-from ondevice_sdk.device import detect
 from ondevice_sdk.runtime import open_executor
 from ondevice_sdk.runtime.channel import Channel
 from ondevice_sdk.runtime.child import WorkerProcess
 from ondevice_sdk.runtime.handshake import seal
-from ondevice_sdk.store import Store
 from ondevice_sdk.types import PrivacyLevel
 
 PROMPT = 128  # tokens
@@ -90,7 +88,7 @@ def empty_workers(options: argparse.Namespace, table: figures.Table) -> None:
 
 def models(subject: Subject, options: argparse.Namespace, table: figures.Table) -> None:
     """Strict and off in turns."""
-    target = Target.of(subject, detect(measure=True), Conditions(backend="llama_cpp"), Sizes(), Store.open())
+    target = figures.target(subject)
     times: dict[PrivacyLevel, list[dict[str, float]]] = {level: [] for level in LEVELS}
     for turn in range(-1, options.pairs):
         for level in LEVELS if turn % 2 else reversed(LEVELS):

@@ -10,11 +10,30 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from ondevice_sdk import OnDeviceError
-from ondevice_sdk.bench import machine
+from ondevice_sdk.bench import Conditions, Sizes, Subject, machine
 from ondevice_sdk.bench.goals import HEADER, Row
+from ondevice_sdk.bench.stations import Target
 from ondevice_sdk.device import detect
+from ondevice_sdk.store import Store
 
 SMALL = "smollm2-135m-instruct"
+
+
+def backend_for(model: str) -> str | None:
+    """llama.cpp for what it runs: of its own accord a client takes a plugin that was measured to be faster."""
+    return None if model.endswith(".echo") else "llama_cpp"
+
+
+def backends_for(model: str) -> tuple[str, ...] | None:
+    """The same as a client takes it."""
+    backend = backend_for(model)
+    return None if backend is None else (backend,)
+
+
+def target(subject: Subject) -> Target:
+    """What a client of this model runs with, on llama.cpp."""
+    conditions = Conditions(backend=backend_for(subject.model))
+    return Target.of(subject, detect(measure=True), conditions, Sizes(), Store.open())
 
 
 class Table:

@@ -131,7 +131,7 @@ async def test_use_after_close(echo: AsyncClient) -> None:
 @pytest.mark.slow
 @pytest.mark.model
 async def test_tasks_on_the_real_model(installed_store: Store) -> None:
-    async with AsyncClient("smollm2-135m-instruct", store=installed_store) as ai:
+    async with AsyncClient("smollm2-135m-instruct", backends=("llama_cpp",), store=installed_store) as ai:
         label = await ai.analyse("What a wonderful day, I am so happy.", Sentiment)
         assert label.output is Sentiment.POSITIVE
         summary = await ai.summarise("The bridge is closed. It will open in May. Buses run instead.", length="short")

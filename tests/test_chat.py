@@ -186,7 +186,7 @@ async def test_async_conversations(async_echo: AsyncClient) -> None:
 
 @pytest.fixture(scope="module")
 def ai(installed_store: Store) -> Iterator[Client]:
-    with Client("smollm2-135m-instruct", context=1024, store=installed_store) as client:
+    with Client("smollm2-135m-instruct", backends=("llama_cpp",), context=1024, store=installed_store) as client:
         yield client
 
 

@@ -32,7 +32,7 @@ def echo(echo_path: Path, store: Store) -> Iterator[Client]:
 
 @pytest.fixture(scope="module")
 def ai(installed_store: Store) -> Iterator[Client]:
-    with Client("smollm2-135m-instruct", store=installed_store) as client:
+    with Client("smollm2-135m-instruct", backends=("llama_cpp",), store=installed_store) as client:
         yield client
 
 

@@ -396,7 +396,7 @@ def test_forgotten_many_are_cancelled(slow: Client) -> None:
 def test_many_equal_one_by_one(installed_store: Store) -> None:
     prompts = [f"Tell me about the number {number}." for number in range(6)]
     options: Any = {"max_tokens": 24, "seed": 3, "deterministic": True}
-    with Client("smollm2-135m-instruct", store=installed_store) as client:
+    with Client("smollm2-135m-instruct", backends=("llama_cpp",), store=installed_store) as client:
         alone = [client.generate(prompt, **options).text for prompt in prompts]
         assert [answer.text for answer in client.generate_many(prompts, **options)] == alone
 

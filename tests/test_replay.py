@@ -314,7 +314,7 @@ def test_the_real_model(installed_store: Store) -> None:
     """Asked in a crowd, and again alone in a new worker."""
     prompts = [f"Write two sentences about the number {number}." for number in range(4)]
     options: dict[str, Any] = {"max_tokens": 40, "deterministic": True}
-    with Client("smollm2-135m-instruct", store=installed_store) as ai:
+    with Client("smollm2-135m-instruct", backends=("llama_cpp",), store=installed_store) as ai:
         results: list[Any] = list(ai.generate_many(prompts, seed=5, **options))
         results.append(ai.summarise(TEXT, style="tldr", seed=2))
         receipts = [of(result) for result in results]

@@ -25,7 +25,7 @@ SIGNS = ("lighthouse", "zanzibar", "system prompt", "previous instructions", "kÃ
 
 @pytest.fixture(scope="module")
 def ai(installed_store: Store) -> Iterator[Client]:
-    with Client("smollm2-135m-instruct", context=2048, store=installed_store) as client:
+    with Client("smollm2-135m-instruct", backends=("llama_cpp",), context=2048, store=installed_store) as client:
         yield client
 
 

@@ -152,7 +152,7 @@ def test_the_real_model_on_a_file_of_ones_own(installed_store: Store, write: Wri
     hated = ["Awful. I want my money back.", "A boring, stupid and ugly film.", "The worst meal of my life."]
     rows: list[dict[str, JsonValue]] = [{"text": text, "label": "positive"} for text in liked]
     rows += [{"text": text, "label": "negative"} for text in hated]
-    with Client(MODEL, store=installed_store) as client:
+    with Client(MODEL, backends=("llama_cpp",), store=installed_store) as client:
         report = evaluate_file(client, write("mine", rows), "sentiment")
     accuracy = next(row for row in report.rows if row.metric == "accuracy")
     assert accuracy.sdk is not None
@@ -170,7 +170,7 @@ def test_the_development_data_has_the_form_that_is_read(installed_store: Store) 
     folder = os.environ.get(ENVIRONMENT)
     if not folder:
         pytest.skip(f"{ENVIRONMENT} is not set")
-    with Client(MODEL, store=installed_store) as client:
+    with Client(MODEL, backends=("llama_cpp",), store=installed_store) as client:
         report = evaluate(client, data=folder, only=["topic_sib200_en", "extract_snips_slots"], rows=4)
     assert {row.set for row in report.rows} == {"topic_sib200_en", "extract_snips_slots"}
     assert all(row.sdk is not None for row in report.rows)

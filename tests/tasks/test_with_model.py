@@ -39,7 +39,7 @@ ARTICLE = (
 
 @pytest.fixture(scope="module")
 def ai(installed_store: Store) -> Iterator[Client]:
-    with Client("smollm2-135m-instruct", context=2048, store=installed_store) as client:
+    with Client("smollm2-135m-instruct", backends=("llama_cpp",), context=2048, store=installed_store) as client:
         yield client
 
 
@@ -81,7 +81,7 @@ def test_a_text_longer_than_the_context_is_read_in_full(installed_store: Store) 
         for n in range(17)
     )
     told: list[Progress] = []
-    with Client("smollm2-135m-instruct", context=640, store=installed_store) as ai:
+    with Client("smollm2-135m-instruct", backends=("llama_cpp",), context=640, store=installed_store) as ai:
         assert ai.count_tokens(text) > ai.context_length
         summary = ai.summarise(text, length="short", on_progress=told.append)
     check_summary(summary, text)
