@@ -13,7 +13,7 @@ from ondevice_sdk.text.split import SENTENCE_ENDS, sentences, words
 from ondevice_sdk.text.terms import content_words, numbers
 from ondevice_sdk.types import Point, Span
 
-_MARKER = re.compile(r"\A\s*+(?:(?:[-*+•–—·▪◦‣#>]++|\(?\d{1,2}[.):]|\(?[a-z][.)]|\(?[A-Z]\))\s++)++")
+_MARKER = re.compile(r"\A\s*+(?:(?:[-*+•–—·▪◦‣#>]++|\(?\d{1,2}[.):]|\(?[a-z][.)]|\(?[A-Z]\))\s++)+")
 _STRONG = re.compile(r"(?<!\w)\*\*(?=\S)([^\n]{1,300}?)(?<=\S)\*\*(?!\w)")
 _LABEL = re.compile(
     r"\A(?:headline|title|summary|teaser|tl;?dr|answer|(?:rewritten )?statement|sentence|key points?|point \d+|"

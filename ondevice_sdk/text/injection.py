@@ -47,9 +47,9 @@ _UNSEEN = re.compile(
 )
 # Possessive, and without a border: a long run is read once.
 _BASE64 = re.compile(r"[\w+/-]{24,}+={0,2}", re.ASCII)
-_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[ :]?+){16,}+")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[ :]?+){16,}")
 _SPACED = re.compile(r"(?<!\w)(?:\w([ .\-_*]))(?:\w\1){6,200}\w(?!\w)")
-_LETTERS = re.compile(r"(?<!\w)\w(?:[ .\-_*]\w)++(?!\w)")
+_LETTERS = re.compile(r"(?<!\w)\w(?:[ .\-_*]\w)+(?![ .\-_*]?\w)")
 _BACKWARDS = ("erongi", "dragersid", "tegrof", "tpmorp", "snoitcurtsni", "drowssap")
 _ROT13 = ("vtaber", "qvfertneq", "sbetrg", "cebzcg", "vafgehpgvba", "cnffjbeq")
 _LEET = str.maketrans("013457@$", "oieastas")

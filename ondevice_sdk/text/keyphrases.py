@@ -21,7 +21,7 @@ from ondevice_sdk.types import Span
 
 __all__ = ["Phrase", "ranked_phrases"]
 
-_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*+")
+_WORD = re.compile(r"[^\W_]+(?:['’\-][^\W_]+)*")
 _LONGEST = 3  # words
 _ENOUGH = 3  # phrases, from which single words that stand there once are left out; by eye
 _ADDRESS = re.compile(r"\bhttps?://\S{1,2000}|\S{1,64}@\S{1,255}")

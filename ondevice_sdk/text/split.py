@@ -58,7 +58,8 @@ _UNSPACED = (
     "\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _LETTER = rf"(?:(?![{_UNSPACED}])\w)"
-_WORD = re.compile(rf"[{_UNSPACED}]++|\d++(?:[.,]\d++)++|{_LETTER}++(?:['’]{_LETTER}++)*+")
+# No possessive groups, here and elsewhere: Python before 3.11.5 matches them wrongly (single characters it does not).
+_WORD = re.compile(rf"[{_UNSPACED}]++|\d++(?:[.,]\d++)+|{_LETTER}+(?:['’]{_LETTER}+)*")
 _UNSPACED_RUN = re.compile(rf"[{_UNSPACED}]++")
 
 

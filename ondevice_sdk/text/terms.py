@@ -48,13 +48,13 @@ _NUMBER_WORDS = {
         "seventeen eighteen nineteen twenty".split()
     )
 }
-_NUMBER = re.compile(r"\d++(?:[.,]\d++)*+")
+_NUMBER = re.compile(r"\d++(?:[.,]\d++)*")
 _GROUPED = re.compile(r"\d{1,3}(?:[.,]\d{3})+")
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)")
 _YEAR = re.compile(r"1\d{3}|2[01]\d{2}")
 _NAME = re.compile(r"(?<![.!?:])\s[\"'“(]*+([A-ZÀ-ÖØ-ÞА-ЯΑ-Ω][\w’']++)")
 _AMOUNT = re.compile(
-    rf"(?<![\w.,])(\d++(?:[.,]\d++)*+|(?:{'|'.join(word for word in _NUMBER_WORDS if word != 'one')})\b)[ -]?+"
+    rf"(?<![\w.,])(\d++(?:[.,]\d++)*|(?:{'|'.join(word for word in _NUMBER_WORDS if word != 'one')})\b)[ -]?+"
     r"(days?|weeks?|months?|years?|hours?|minutes?|seconds?|percent|per cent|%|euros?|dollars?|pounds?|cents?|thousand|"
     r"million|billion|times)(?!\w)",
     re.IGNORECASE,

@@ -35,13 +35,13 @@ _MOST = 60  # pieces of a text; each costs a few tokens of every question asked 
 
 _LATIN = r"(?:(?![\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])\w)"
 _WORD = re.compile(
-    rf"[$£€¥#@]?{_LATIN}++(?:['’.&/:,-]{_LATIN}++)*+[%°]?"
+    rf"[$£€¥#@]?{_LATIN}+(?:['’.&/:,-]{_LATIN}+)*[%°]?"
     r"|[\u3400-\u9fff\uf900-\ufaff々〇]++|[\u30a0-\u30ff]++|[\u3040-\u309f]++"
 )
 _KANA = re.compile(r"[\u3040-\u309f]+")
 _BREAK = re.compile(r"[;:!?()\[\]{}\"“”«»「」『』（）、。，！？\n]|[–—]|\.(?=\s|$)|,")
 _QUOTED = re.compile(r"[\"“«「『]([^\"“”«»「」『』\n]{1,80})[\"”»」』]")
-_NUMBER = re.compile(r"\d++(?:[.,]\d++)*+")
+_NUMBER = re.compile(r"\d++(?:[.,]\d++)*")
 _GROUPED = re.compile(r"\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "k": 1000, "m": 10**6, "bn": 10**9}
 _SMALL = {
