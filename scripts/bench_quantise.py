@@ -39,7 +39,7 @@ from ondevice_sdk.intervals import Interval, bootstrap
 from ondevice_sdk.quantise import preserving, workers
 from ondevice_sdk.quantise.divergence import figures_of, mean, read_windows
 from ondevice_sdk.quantise.logits import WindowSums
-from ondevice_sdk.quantise.recipe import TOKENS, WINDOW
+from ondevice_sdk.quantise.recipe import CHARACTERS_PER_TOKEN, EXACT, TOKENS, WINDOW
 from ondevice_sdk.quantise.runtimes import Compressing, compressing
 from ondevice_sdk.store import Store, originals
 from ondevice_sdk.types import JsonValue
@@ -48,8 +48,6 @@ METHODS: Final = ("plain", "imatrix", "presinq", "presinq+imatrix")
 # The sizes that are compared, and what the best method's KL is to be by that of the plain file.
 GOALS: Final = {"Q4_0": Goal(0.5, at_least=False), "Q3_K_S": Goal(0.6, at_least=False)}
 SETS: Final = {"stories": "summ_squality_stories.jsonl", "meetings": "summ_meeting_full.jsonl"}  # of the data
-CHARACTERS: Final = 8  # for each token that is read; English has between 4 and 5
-EXACT: Final = "F32"
 EXACT_BYTES: Final = 4  # of a weight
 
 
@@ -153,7 +151,7 @@ def texts_of(options: argparse.Namespace) -> dict[str, str]:
     """What is read, by a name for it."""
     if options.texts:
         return {Path(name).name: Path(name).read_text(encoding="utf-8") for name in options.texts}
-    folder, most = data_folder(options.data), CHARACTERS * options.tokens
+    folder, most = data_folder(options.data), CHARACTERS_PER_TOKEN * options.tokens
     return {
         name: joined([record.string("text") for record in read_records(folder / file)], most)
         for name, file in SETS.items()
@@ -260,7 +258,7 @@ def measure(options: argparse.Namespace, table: figures.Table, work: Path) -> No
                         each,
                         read_windows(
                             [(runtime.entry, each.model), (runtime.entry, exact)],
-                            read[: CHARACTERS * options.tokens],
+                            read[: CHARACTERS_PER_TOKEN * options.tokens],
                             tokens=options.tokens,
                             window=options.window,
                             threads=device.threads,

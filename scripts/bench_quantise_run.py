@@ -24,7 +24,7 @@ import figures
 from ondevice_sdk import models
 from ondevice_sdk.bench import subjects
 from ondevice_sdk.bench.goals import Goal, Row
-from ondevice_sdk.bench.memory import children
+from ondevice_sdk.bench.memory import anonymous_bytes, children
 from ondevice_sdk.intervals import Interval
 from ondevice_sdk.store import Store
 from ondevice_sdk.store.files import private_dir, split_name
@@ -55,17 +55,6 @@ class Watch:
     def _look(self) -> None:
         while not self._over.wait(PERIOD_S):
             self.peak = max(self.peak, sum(map(anonymous_bytes, [os.getpid(), *children(os.getpid())])))
-
-
-def anonymous_bytes(pid: int) -> int:
-    """Pages of a process that belong to no file; 0: it is gone."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
 
 
 class Stages:

@@ -22,16 +22,18 @@ def peak_bytes(pid: int) -> int:
     Pages that it shares with others count in full: see `shared_bytes`. Where the system does not keep the peak (macOS):
     what is resident now.
     """
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    peak = _status(pid, "VmHWM:")
+    if peak is not None:
+        return peak
     import psutil
 
     info = psutil.Process(pid).memory_info()
     return int(getattr(info, "peak_wset", info.rss))
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Pages of a process that belong to no file; 0: it is gone, or the system does not tell."""
+    return _status(pid, "RssAnon:") or 0
 
 
 def shared_bytes(pids: Sequence[int]) -> int:
@@ -56,6 +58,17 @@ def children(pid: int) -> list[int]:
     import psutil
 
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+def _status(pid: int, field: str) -> int | None:
+    """An amount of memory that Linux tells of a process, in bytes."""
+    try:
+        for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith(field):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
 
 
 def _mapped_files(pid: int) -> dict[File, list[tuple[int, int, int]]]:

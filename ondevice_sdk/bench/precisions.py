@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
 from typing import Final, Literal, get_args
 
-from ondevice_sdk import calibration, catalogue
+from ondevice_sdk import catalogue
 from ondevice_sdk.backends import registry
-from ondevice_sdk.backends.api import Compressor, LocalModel
+from ondevice_sdk.backends.api import Backend, Compressor, LocalModel
 from ondevice_sdk.bench.conditions import Conditions
 from ondevice_sdk.bench.stations import quantisation
 from ondevice_sdk.bench.subjects import RANDOM, OnProgress, Subject, find, random_plan
 from ondevice_sdk.catalogue import ModelSpec, gguf, layout
 from ondevice_sdk.chooser import Chooser, Settings
-from ondevice_sdk.errors import BackendUnavailable, ConfigurationError, LoadFailed, ModelNotInstalled, Unsupported
+from ondevice_sdk.errors import ConfigurationError, ModelNotInstalled, Unsupported
 from ondevice_sdk.inventory import is_path
-from ondevice_sdk.runtime.probe_worker import run_in_worker
+from ondevice_sdk.quantise import workers
+from ondevice_sdk.quantise.runtimes import usable
 from ondevice_sdk.store import Store, formats
-from ondevice_sdk.store.files import private_dir, require_room, store_errors
-from ondevice_sdk.types import DeviceProfile, Progress
+from ondevice_sdk.types import DeviceProfile
 
 PrecisionName = Literal["f32", "f16", "bf16", "int8", "int4"]
 Origin = Literal["installed", "file", "random", "made"]
@@ -33,7 +31,6 @@ _EXACT: Final = ("f32", "f16", "bf16")  # what trained weights come in
 _BITS: Final = {"f32": 32.0, "f16": 16.0, "bf16": 16.0, "int8": 8.5, "int4": 4.5}  # of a weight, at least
 _MORE: Final = 1.5  # times that: matrices that are kept finer, and the vocabulary
 _RANDOM: Final = {"f32": "F32", "f16": "F16", "bf16": "BF16", "int8": "Q8_0", "int4": "Q4_0"}
-_SILENCE_S: Final = 900.0  # for one sign of progress: a large matrix on a slow disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +207,7 @@ def contender(
     assert family.source is not None
     source, kind = family.source, quantisation(gguf.read_header(family.source.path))
     room = int(_MORE * family.bytes_at_least(precision))
+    most = int(_MORE * family.bytes_at_least("f32"))  # a small model is mostly vocabulary, which is kept finer
     writer = writing_backend(device)
     if writer is None:
         raise Unsupported(
@@ -217,62 +215,41 @@ def contender(
             capability="quantise",
             hint="pip install 'ondevice-sdk[llama-cpp]'",
         )
-    path = _make(source, precision, work() / precision, room, writer[1], device, on_progress)
+    path = _make(source, precision, work() / precision, room, most, writer[1], device, on_progress)
     requantised = _precision(source) not in _EXACT
     return Contender(precision, Subject(precision, str(path)), "made", kind, requantised)
 
 
 def writing_backend(device: DeviceProfile) -> tuple[str, Compressor] | None:
     """The first usable backend that writes such models in other precisions."""
-    for registration in registry.installed().values():
-        with contextlib.suppress(BackendUnavailable):  # a broken plugin
-            backend = registration.create()
-            compressor = backend.compressor()
-            if compressor is not None and compressor.model_format == FORMAT and backend.probe(device).usable:
-                return registration.name, compressor
-    return None
+
+    def writer(backend: Backend) -> Compressor | None:
+        found = backend.compressor()
+        return found if found is not None and found.model_format == FORMAT else None
+
+    return next(((backend.name, tool) for backend, _, tool in usable(registry.installed(), device, writer)), None)
 
 
 def _make(
     source: LocalModel,
     precision: PrecisionName,
     folder: Path,
-    most_bytes: int,
+    room: int,
+    most: int,
     compressor: Compressor,
     device: DeviceProfile,
     on_progress: OnProgress | None,
 ) -> Path:
     wanted = compressor.quantisations.get(precision, precision.upper())
-    with store_errors("make a directory", folder.parent):
-        private_dir(folder)
-    require_room(folder, most_bytes)
     path = folder / f"model.{source.format}"
-
-    def told(share: float) -> None:
-        if on_progress is not None:
-            on_progress(Progress(f"write {precision} ({wanted})", round(100 * share), 100, "percent"))
-
-    run_in_worker(
+    workers.write(
         compressor.writer,
-        privacy=calibration.best_privacy(),
-        arguments={
-            "source": source.path,
-            "target": str(path),
-            "quantisation": wanted,
-            "importance": None,
-            "threads": device.threads,
-        },
+        path,
+        {"source": source.path, "quantisation": wanted, "importance": None, "threads": device.threads},
         read=source.files or (source.path,),
-        caches=(str(folder),),
-        timeout_s=_SILENCE_S,
-        on_progress=told,
+        room=room,
+        most=most,
+        on_progress=workers.percent(f"write {precision} ({wanted})", on_progress),
     )
-    with store_errors("look at a model", folder):
-        try:
-            status = path.lstat()
-        except FileNotFoundError:
-            raise LoadFailed("nothing was written") from None
-    if not S_ISREG(status.st_mode):
-        raise LoadFailed("what was written is not the file that was asked for")
     formats.inspect(path)
     return path

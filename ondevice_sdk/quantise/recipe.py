@@ -105,8 +105,8 @@ def plan(original: Original, compressor: Compressor, wanted: Wanted) -> Plan:
     """
     asked, target = wanted.method, wanted.quantisation
     path = original.model.path
-    tensors = gguf.read_tensors(path)
-    header = gguf.read_header(path)
+    file = gguf.read_file(path)
+    tensors, header = file.tensors, file.header
     if header.embeds:
         raise Unsupported(f"{original.label} gives embeddings and writes no text", capability="quantise")
     matrices = [each for each in tensors if each.rows > 1]

@@ -60,9 +60,9 @@ def write(
             f"{quantisation} needs an importance matrix",
             hint="use a method with imatrix, or a quantisation of more bits",
         )
-    gguf.read_tensors(source)  # refuses what native code should not see
+    tensors = gguf.read_tensors(source)  # refuses what native code should not see
     told = 0
-    for share in _shares(source, target, quantisation, importance, threads):
+    for share in _shares(source, tensors, target, quantisation, importance, threads):
         if int(100 * share) > told:
             told = int(100 * share)
             yield told / 100
@@ -71,13 +71,17 @@ def write(
 
 
 def _shares(
-    source: str, target: str, quantisation: str, importance: str | None, threads: int
+    source: str,
+    tensors: Sequence[GgufTensor],
+    target: str,
+    quantisation: str,
+    importance: str | None,
+    threads: int,
 ) -> Generator[float, None, None]:
     file_type = FILE_TYPES[quantisation]
     if importance is None:
         yield from rewrite(source, target, file_type=file_type, threads=threads)
         return
-    tensors = gguf.read_tensors(source)
     weighed = matrix.read(importance)
     _check(weighed, tensors)
     kinds = _as_without(tensors, quantisation)
